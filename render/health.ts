@@ -1,0 +1,70 @@
+import { posix } from "node:path";
+import type { ClusterConfig } from "../config/schema";
+import { paths } from "./paths";
+import { byName, renderSections } from "./text";
+
+/**
+ * What the poller of a director asks, and where it writes the answers.
+ *
+ * @throws Error when the cluster has no director of that name, or checks its real servers in another way.
+ */
+export function renderHealthConfig(config: ClusterConfig, directorName: string): string {
+  byName(config.directors, directorName);
+  const { check } = config.loadBalancer;
+  if (check.kind !== "poller")
+    throw new Error(`there is no poller to configure: check.kind is ${check.kind}`);
+  const { interval, timeout, failures, path } = check;
+  const health = {
+    interval,
+    timeout,
+    failures,
+    trackDirectory: paths.trackDirectory,
+    servers: config.realServers.map(({ name, address }) => ({ name, address, port: config.port, path })),
+  };
+  return `${JSON.stringify(health, null, 2)}\n`;
+}
+
+/** The unit of the poller. It is up, with a first answer about every real server, before keepalived starts. */
+export function renderHealthUnit(): string {
+  return renderSections([
+    [
+      "Unit",
+      [
+        "Description=Health of the real servers, for keepalived",
+        "After=network.target",
+        "Before=keepalived.service",
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        "Type=notify",
+        "NotifyAccess=main",
+        `ExecStart=${paths.healthPoller} ${paths.healthConfig}`,
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "Restart=always",
+        "RestartSec=1",
+        "WatchdogSec=10",
+        "OOMScoreAdjust=-900",
+        // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve".
+        `RuntimeDirectory=${posix.relative("/run", paths.trackDirectory)}`,
+        "RuntimeDirectoryPreserve=yes",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectControlGroups=yes",
+        "RestrictAddressFamilies=AF_INET AF_UNIX",
+        "RestrictNamespaces=yes",
+        "LockPersonality=yes",
+        "SystemCallArchitectures=native",
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}

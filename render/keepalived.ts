@@ -1,0 +1,216 @@
+import { posix } from "node:path";
+import type { CheckConfig, ClusterConfig, DirectorConfig, RealServerConfig } from "../config/schema";
+import { paths } from "./paths";
+import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
+
+/**
+ * keepalived.conf of one director. Both directors' texts are alike but for their own name, address, interface and priority,
+ * and list the real servers in the same order.
+ *
+ * Written for keepalived 2.2.7 and later.
+ *
+ * @throws Error when the cluster has no director of that name.
+ */
+export function renderKeepalivedConfig(config: ClusterConfig, directorName: string): string {
+  const director = byName(config.directors, directorName);
+  const lines: Line[] = [
+    "# Written by cosyvoice-lvs; changes made here are lost with the next deployment.",
+    "",
+    globalDefs(config, director),
+    "",
+    ...config.realServers.flatMap((server) => trackFiles(config.loadBalancer.check, server)),
+    vrrpInstance(config, director),
+    "",
+    virtualServer(config),
+  ];
+  return renderBlocks(lines);
+}
+
+/** The part with the password, included by keepalived.conf. For root's eyes only. */
+export function renderKeepalivedAuth(password: string): string {
+  return renderBlocks([block("authentication", "auth_type PASS", `auth_pass ${password}`)]);
+}
+
+/** What is added to the distribution's keepalived.service. */
+export function renderKeepalivedDropIn(config: ClusterConfig): string {
+  const polled = config.loadBalancer.check.kind === "poller";
+  const poller = posix.basename(paths.healthUnit);
+  return renderSections([
+    [
+      "Unit",
+      [
+        // Wants and not Requires: keepalived without a poller serves on with what is known; a VIP without keepalived does not.
+        ...(polled ? [`Wants=${poller}`, `After=${poller}`] : []),
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        // keepalived drops a check for good whose directory is missing at its start, even if the poller never got going.
+        polled ? `ExecStartPre=/bin/mkdir -p ${paths.trackDirectory}` : undefined,
+        "Restart=always",
+        "RestartSec=1",
+        "OOMScoreAdjust=-900",
+      ],
+    ],
+  ]);
+}
+
+function globalDefs({ vrrp }: ClusterConfig, director: DirectorConfig): Block {
+  const { garp } = vrrp;
+  return block(
+    "global_defs",
+    `router_id ${director.name}`,
+    "enable_script_security",
+    "script_user root",
+    // With adverts every tenth of a second, three late ones are a failover: the process goes before others.
+    "vrrp_priority -10",
+    `vrrp_version ${vrrp.version}`,
+    `vrrp_garp_master_delay ${garp.delay}`,
+    `vrrp_garp_master_repeat ${garp.repeat}`,
+    // When a partition heals, the director that steps back says a last word, and the one that stays announces the VIP anew.
+    "vrrp_higher_prio_send_advert true",
+    `vrrp_garp_lower_prio_delay ${garp.delay}`,
+    `vrrp_garp_lower_prio_repeat ${garp.repeat}`,
+    // Not all of that can be relied on in every version: a regular announcement is the net below it.
+    ...(garp.refresh > 0
+      ? [`vrrp_garp_master_refresh ${garp.refresh}`, `vrrp_garp_master_refresh_repeat ${garp.refreshRepeat}`]
+      : []),
+  );
+}
+
+/** Name of the track file that says how much a real server may take. 0: its weight; the poller takes a
+ * million off for a drain, which comes to 0 for every weight. */
+function loadFile(server: RealServerConfig): string {
+  return server.name;
+}
+
+/** Name of the track file that says whether a real server is in the pool. 0: yes, anything else: no. */
+function downFile(server: RealServerConfig): string {
+  return `${server.name}.down`;
+}
+
+/**
+ * The poller's two files of a real server. Two, because keepalived 2.2.7 keeps the "out of the pool" value of a weighted track
+ * file in its sum when it was there at the start: such a server came back with weight 0 for ever (track_file.c,
+ * check_daemon.c). An unweighted file has no such memory. What remains: a reload puts a dead server back for the few
+ * milliseconds until the files are read again (the state of a file check is not carried over).
+ *
+ * No `init_file`: a missing file counts as 0, so when the poller is broken everybody is served rather than nobody.
+ */
+function trackFiles(check: CheckConfig, server: RealServerConfig): Line[] {
+  if (check.kind !== "poller") return [];
+  return [
+    block(`track_file ${loadFile(server)}`, `file ${paths.trackDirectory}/${loadFile(server)}`),
+    block(`track_file ${downFile(server)}`, `file ${paths.trackDirectory}/${downFile(server)}`, "weight 0"),
+    "",
+  ];
+}
+
+function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
+  const { vrrp, vip, directors } = config;
+  const peer = directors[0] === director ? directors[1] : directors[0];
+  return block(
+    "vrrp_instance cosyvoice",
+    // Both start as BACKUP: the one that starts later must not take the VIP from the one that serves (nopreempt asks for it).
+    "state BACKUP",
+    vrrp.preempt ? undefined : "nopreempt",
+    `interface ${director.interface}`,
+    `virtual_router_id ${vrrp.virtualRouterId}`,
+    `priority ${director.priority}`,
+    `advert_int ${vrrp.advertInterval}`,
+    ...(vrrp.unicast
+      ? [
+          `unicast_src_ip ${director.address}`,
+          // A time to live of 255 cannot have crossed a router: only the segment can speak as the peer.
+          block("unicast_peer", `${peer.address} min_ttl 255`),
+        ]
+      : [`mcast_src_ip ${director.address}`]),
+    vrrp.authentication === "PASS" ? `include ${posix.basename(paths.keepalivedAuth)}` : undefined,
+    block(
+      "virtual_ipaddress",
+      `${vip}/32 dev ${director.interface} label ${director.interface}:${vrrp.label}`,
+    ),
+  );
+}
+
+function virtualServer(config: ClusterConfig): Block {
+  const { vip, port, loadBalancer, realServers } = config;
+  const { scheduler, persistence, forwarding, quorum, sorryServer, check } = loadBalancer;
+  return block(
+    `virtual_server ${vip} ${port}`,
+    `lb_algo ${scheduler}`,
+    // A hash that lands on a drained server must look further, or its clients get nobody.
+    scheduler === "mh" || scheduler === "sh" ? `${scheduler}-fallback` : undefined,
+    `lb_kind ${forwarding}`,
+    persistence > 0 ? `persistence_timeout ${persistence}` : undefined,
+    "protocol TCP",
+    `quorum ${quorum}`,
+    ...timing(check),
+    sorryServer && `sorry_server ${sorryServer.address} ${sorryServer.port}`,
+    // No inhibit_on_failure: it would keep a dead server in place with weight 0, and with it the connections that clients hold
+    // open to it, which then hang instead of being reset. What it would be good for is the order of servers, on which the mh
+    // table depends (IPVS puts a returning one first); that moves less than 1 % of the clients at the next failover.
+    ...realServers.map((server) =>
+      block(
+        `real_server ${server.address} ${port}`,
+        `weight ${server.weight}`,
+        ...checksOf(check, server, port),
+      ),
+    ),
+  );
+}
+
+/** When keepalived checks by itself. The poller has its own clock. */
+function timing(check: CheckConfig): Line[] {
+  if (check.kind === "poller") return [];
+  return [
+    // Down until a first check has passed. It starts at once: the default would wait for up to a whole delay_loop.
+    "alpha",
+    `delay_loop ${check.delayLoop}`,
+    "warmup 0",
+  ];
+}
+
+function checksOf(check: CheckConfig, server: RealServerConfig, port: number): Line[] {
+  switch (check.kind) {
+    case "poller":
+      return [
+        block("FILE_CHECK", `track_file ${loadFile(server)}`),
+        block("FILE_CHECK", `track_file ${downFile(server)}`),
+      ];
+    case "tcp":
+      return [
+        block(
+          "TCP_CHECK",
+          `connect_timeout ${check.connectTimeout}`,
+          `retry ${check.retry}`,
+          `delay_before_retry ${check.delayBeforeRetry}`,
+        ),
+      ];
+    case "http":
+      return [
+        block(
+          "HTTP_GET",
+          block("url", `path ${check.path}`, `status_code ${check.status}`),
+          `connect_timeout ${check.connectTimeout}`,
+          `retry ${check.retry}`,
+          `delay_before_retry ${check.delayBeforeRetry}`,
+        ),
+      ];
+    case "misc":
+      return [
+        block(
+          "MISC_CHECK",
+          `misc_path "${check.script} ${server.address} ${port}"`,
+          `misc_timeout ${check.timeout}`,
+          "misc_dynamic",
+          `retry ${check.retry}`,
+          `delay_before_retry ${check.delayBeforeRetry}`,
+        ),
+      ];
+    default:
+      return never(check);
+  }
+}

@@ -1,0 +1,24 @@
+/** Where things are on the machines. Renderers, layers and docs take paths from here, so that they agree. */
+export const paths = {
+  keepalivedConfig: "/etc/keepalived/keepalived.conf",
+  keepalivedAuth: "/etc/keepalived/cosyvoice-lvs-auth.conf",
+  keepalivedDropIn: "/etc/systemd/system/keepalived.service.d/cosyvoice-lvs.conf",
+  healthConfig: "/etc/cosyvoice-lvs/health.json",
+  healthUnit: "/etc/systemd/system/cosyvoice-health.service",
+  healthPoller: "/usr/local/lib/cosyvoice-lvs/health-poller",
+  /** One file per real server, named after it; written by the poller, followed by keepalived. */
+  trackDirectory: "/run/cosyvoice-lvs/track",
+  vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",
+  vipUnit: "/etc/systemd/system/cosyvoice-vip.service",
+  /** Where the service is said to live, for people and for run.sh. */
+  service: "/root/CosyVoice",
+  outputs: "/root/CosyVoice/outputs",
+  runScript: "/root/CosyVoice/run.sh",
+  serviceEnvironment: "/etc/cosyvoice/cosyvoice.env",
+  /** The service user's home: uploads, caches. */
+  serviceState: "/var/lib/cosyvoice",
+  serviceUnit: "/etc/systemd/system/cosyvoice.service",
+  outputsMount: "/etc/systemd/system/root-CosyVoice-outputs.mount",
+  exports: "/etc/exports.d/cosyvoice-lvs.exports",
+  nfsServerConfig: "/etc/nfs.conf.d/cosyvoice-lvs.conf",
+} as const;

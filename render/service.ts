@@ -1,0 +1,116 @@
+import { posix } from "node:path";
+import type { ClusterConfig } from "../config/schema";
+import { paths } from "./paths";
+import { byName, renderSections } from "./text";
+
+/** run.sh: how the service is started, by systemd and by hand alike. Root's, and not writable by the service. */
+export function renderRunScript(config: ClusterConfig): string {
+  const { port, service } = config;
+  const queue = service.enableQueue ? " --enable-queue" : "";
+  return [
+    "#!/bin/bash",
+    "# Written by cosyvoice-lvs. What else can be set comes from the environment, see",
+    `# ${paths.serviceEnvironment}.`,
+    "set -e",
+    `cd ${paths.service}`,
+    "# shellcheck source=/dev/null",
+    ". cosyvoice_env/bin/activate",
+    "# exec: systemd follows the process that it started.",
+    `exec python app.py --host 0.0.0.0 --port ${port}${queue}`,
+    "",
+  ].join("\n");
+}
+
+/**
+ * The service's environment file, in the syntax of systemd's `EnvironmentFile=`.
+ *
+ * @throws Error when the cluster has no real server of that name.
+ */
+export function renderServiceEnvironment(config: ClusterConfig, realServerName: string): string {
+  const server = byName(config.realServers, realServerName);
+  const { service } = config;
+  const variables: Record<string, string> = {
+    COSYVOICE_NODE: server.name,
+    COSYVOICE_ENGINE: service.engine,
+    COSYVOICE_OUTPUTS: paths.outputs,
+    COSYVOICE_QUEUE_LENGTH: String(service.queueLength),
+    COSYVOICE_TIME_LIMIT: String(service.timeLimit),
+    GRADIO_TEMP_DIR: `${paths.serviceState}/uploads`,
+    ...service.environment,
+  };
+  return Object.entries(variables)
+    .map(([name, value]) => `${name}=${quote(value)}\n`)
+    .join("");
+}
+
+/** As systemd and a shell read it alike: four characters are escaped inside double quotes. */
+function quote(value: string): string {
+  return /^[A-Za-z0-9_.,:/@+-]+$/.test(value) ? value : `"${value.replace(/["\\`$]/g, "\\$&")}"`;
+}
+
+/** cosyvoice.service: the speech service, as an unprivileged user in a sandbox. */
+export function renderServiceUnit(config: ClusterConfig): string {
+  const { service, port } = config;
+  const gpu = service.engine === "cosyvoice";
+  // A port below 1024 takes one privilege, and no other.
+  const capability = port < 1024 ? "CAP_NET_BIND_SERVICE" : "";
+  return renderSections([
+    [
+      "Unit",
+      [
+        "Description=CosyVoice speech service",
+        `After=network.target ${posix.basename(paths.vipUnit)}`,
+        // Neither Requires nor After: without the share the service starts and says so in its answers, a node at a time would
+        // otherwise be taken out by a fault that all share. Upholds tries again when a mount has failed for good.
+        `Upholds=${posix.basename(paths.outputsMount)}`,
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        "Type=notify",
+        "NotifyAccess=main",
+        `User=${service.user}`,
+        `Group=${service.user}`,
+        `EnvironmentFile=${paths.serviceEnvironment}`,
+        `ExecStart=${posix.join(paths.service, "run.sh")}`,
+        // The first start loads a model and speaks a sentence before it reports ready.
+        "TimeoutStartSec=600",
+        // What is being spoken may finish.
+        `TimeoutStopSec=${Math.ceil(service.timeLimit) + 15}`,
+        "KillMode=mixed",
+        "Restart=always",
+        "RestartSec=2",
+        "WatchdogSec=60",
+        "UMask=0022",
+        "LimitNOFILE=65536",
+        `StateDirectory=${posix.relative("/var/lib", paths.serviceState)}`,
+        "NoNewPrivileges=yes",
+        `CapabilityBoundingSet=${capability}`,
+        `AmbientCapabilities=${capability}`,
+        "ProtectSystem=strict",
+        // Of root's home only this is seen; mounts that come later below it (the share) show up by themselves.
+        "ProtectHome=tmpfs",
+        `BindPaths=${paths.service}`,
+        "PrivateTmp=yes",
+        // A GPU is a device.
+        `PrivateDevices=${gpu ? "no" : "yes"}`,
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectControlGroups=yes",
+        // It allows the clock's devices, and thereby no other: a GPU would be out of reach.
+        gpu ? undefined : "ProtectClock=yes",
+        "ProtectHostname=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "LockPersonality=yes",
+        "SystemCallArchitectures=native",
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}

@@ -1,0 +1,200 @@
+/** The texts that are kept under test/golden/texts: a folder for every configuration, a file for every text of it. */
+import {
+  directorSysctls,
+  kernelModules,
+  realServerSysctls,
+  renderExports,
+  renderHealthConfig,
+  renderHealthUnit,
+  renderKeepalivedAuth,
+  renderKeepalivedConfig,
+  renderKeepalivedDropIn,
+  renderKnownHosts,
+  renderNfsServerConfig,
+  renderOutputsMount,
+  renderRunScript,
+  renderServiceEnvironment,
+  renderServiceUnit,
+  renderSshConfig,
+  renderVipUnit,
+  type SshEntry,
+} from "../../render";
+import {
+  classicArticle,
+  cluster,
+  madeUpHostKey,
+  type RawOverrides,
+  rawCluster,
+} from "../unit/config-fixture";
+
+/** A configuration and what it becomes. */
+export interface GoldenCase {
+  readonly name: string;
+  /** Text by file name. */
+  readonly texts: Readonly<Record<string, string>>;
+}
+
+const bothDirectors = (overrides: RawOverrides) => ({
+  "keepalived-director-1.conf": renderKeepalivedConfig(cluster(overrides), "director-1"),
+  "keepalived-director-2.conf": renderKeepalivedConfig(cluster(overrides), "director-2"),
+});
+
+const firstDirector = (overrides: RawOverrides) => ({
+  "keepalived-director-1.conf": renderKeepalivedConfig(cluster(overrides), "director-1"),
+});
+
+/** What is not a text but comes out of a renderer all the same. */
+function kernel(overrides: RawOverrides) {
+  const config = cluster(overrides);
+  const settings = {
+    director: { modules: kernelModules(config, "director"), sysctls: directorSysctls(config) },
+    realServer: { modules: kernelModules(config, "realServer"), sysctls: realServerSysctls(config) },
+    storage: { modules: kernelModules(config, "storage") },
+    client: { modules: kernelModules(config, "client") },
+  };
+  return { "kernel.json": `${JSON.stringify(settings, null, 2)}\n` };
+}
+
+const sshEntries: readonly SshEntry[] = [
+  { name: "jump-host", address: "127.0.0.1", user: "root", port: 2222, hostKey: madeUpHostKey("jump-host") },
+  {
+    name: "director-1",
+    address: "192.168.1.11",
+    user: "root",
+    port: 22,
+    hostKey: madeUpHostKey("director-1"),
+    through: "jump-host",
+  },
+  {
+    name: "rs-1",
+    address: "192.168.1.101",
+    user: "ops",
+    port: 2022,
+    hostKey: undefined,
+    through: "jump-host",
+  },
+];
+
+const plain = cluster();
+const tun = { loadBalancer: { forwarding: "TUN" } };
+const nat = { loadBalancer: { forwarding: "NAT" } };
+const gpu = {
+  port: 443,
+  service: {
+    engine: "cosyvoice",
+    enableQueue: false,
+    timeLimit: 30.5,
+    environment: {
+      PLAIN: "a-b_c/d:e,f@g+h",
+      SPACES: " two  words ",
+      QUOTES: `it's "so"`,
+      DOLLAR: "$HOME $(id) `id`",
+      BACKSLASH: "C:\\dir\\",
+      HASH: "# no comment; none",
+      EMPTY: "",
+      MANDARIN: "你好",
+    },
+  },
+};
+
+/** Every case, computed when this module is read. */
+export const goldenCases: readonly GoldenCase[] = [
+  {
+    name: "default",
+    texts: {
+      ...bothDirectors({}),
+      ...kernel({}),
+      "keepalived.service.d.conf": renderKeepalivedDropIn(plain),
+      "health.json": renderHealthConfig(plain, "director-1"),
+      "cosyvoice-health.service": renderHealthUnit(),
+      "cosyvoice-vip.service": renderVipUnit(plain),
+      "run.sh": renderRunScript(plain),
+      "cosyvoice.env": renderServiceEnvironment(plain, "rs-1"),
+      "cosyvoice.service": renderServiceUnit(plain),
+      "root-CosyVoice-outputs.mount": renderOutputsMount(plain),
+      exports: renderExports(plain),
+      "nfs.conf": renderNfsServerConfig(),
+    },
+  },
+  {
+    name: "classic-article",
+    texts: {
+      ...bothDirectors(classicArticle),
+      ...kernel(classicArticle),
+      "keepalived.service.d.conf": renderKeepalivedDropIn(cluster(classicArticle)),
+      "cosyvoice-lvs-auth.conf": renderKeepalivedAuth("made-up1"),
+    },
+  },
+  {
+    name: "tun",
+    texts: { ...firstDirector(tun), ...kernel(tun), "cosyvoice-vip.service": renderVipUnit(cluster(tun)) },
+  },
+  {
+    name: "nat",
+    texts: { ...firstDirector(nat), ...kernel(nat), "cosyvoice-vip.service": renderVipUnit(cluster(nat)) },
+  },
+  {
+    name: "check-http",
+    texts: firstDirector({
+      loadBalancer: { check: { kind: "http", path: "/readyz?from=lvs", connectTimeout: 1.5 } },
+    }),
+  },
+  {
+    name: "check-misc",
+    // A program that every machine has: keepalived looks for it, and at who may write it.
+    texts: firstDirector({
+      loadBalancer: { check: { kind: "misc", script: "/usr/bin/true", delayLoop: 6.5 } },
+    }),
+  },
+  {
+    name: "sorry-server",
+    texts: firstDirector({ loadBalancer: { quorum: 2, sorryServer: { address: "192.168.1.30" } } }),
+  },
+  {
+    name: "sh-multicast",
+    texts: bothDirectors({
+      loadBalancer: { scheduler: "sh", persistence: 60 },
+      vrrp: { unicast: false, preempt: true, advertInterval: 0.25, garp: { refresh: 0 }, label: "voice" },
+      realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
+    }),
+  },
+  {
+    name: "gpu",
+    texts: {
+      "run.sh": renderRunScript(cluster(gpu)),
+      "cosyvoice.env": renderServiceEnvironment(cluster(gpu), "rs-3"),
+      "cosyvoice.service": renderServiceUnit(cluster(gpu)),
+    },
+  },
+  {
+    name: "export",
+    texts: {
+      "root-CosyVoice-outputs.mount": renderOutputsMount(
+        cluster({
+          storage: { export: "nas.example.org:/volume1/cosyvoice", mountOptions: "nfsvers=4.1,hard" },
+        }),
+      ),
+    },
+  },
+  {
+    name: "ssh",
+    texts: {
+      ssh_config: renderSshConfig({
+        entries: sshEntries,
+        knownHostsFiles: ["/made up/known_hosts", "/made/100%/known_hosts"],
+        identityFile: "/made up/id_ed25519",
+        connectTimeout: 10,
+        controlPath: "/made/up/cm-%C",
+      }),
+      "ssh_config-agent": renderSshConfig({
+        entries: sshEntries.slice(1, 2).map(({ through: _, ...entry }) => entry),
+        knownHostsFiles: ["/made/up/known_hosts"],
+        connectTimeout: 2.5,
+      }),
+      known_hosts: renderKnownHosts(sshEntries),
+    },
+  },
+];
+
+/** Where the texts are kept. */
+export const goldenFolder = new URL("texts/", import.meta.url);
