@@ -1,0 +1,23 @@
+"""The engines by name. An engine's module is imported when it is chosen, since one may need gigabytes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .base import Engine, Plan, SpeechRequest, Voice
+
+#: COSYVOICE_ENGINE -> module and class.
+REGISTRY: dict[str, tuple[str, str]] = {
+    "cpu": ("cosyvoice_app.engines.cpu", "CpuEngine"),
+}
+
+
+def create_engine(name: str) -> Engine:
+    """A new engine, not started yet. Raises KeyError for a name that is not in REGISTRY."""
+    module, cls = REGISTRY[name]
+    engine = getattr(import_module(module), cls)()
+    assert isinstance(engine, Engine)
+    return engine
+
+
+__all__ = ["REGISTRY", "Engine", "Plan", "SpeechRequest", "Voice", "create_engine"]

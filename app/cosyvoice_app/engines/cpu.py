@@ -1,0 +1,171 @@
+"""The `cpu` engine: espeak-ng, for machines without a GPU. Mandarin, Cantonese, English."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+
+from .. import text as texts
+from ..errors import BadRequest, EngineError, EngineUnavailable
+from ..wav import Audio, WavError, decode
+from .base import Engine, Plan, SpeechRequest, Voice
+
+# A client of OpenAI's API must send one of its voices.
+_OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable"),
+    *("marin", "nova", "onyx", "sage", "shimmer", "verse"),
+)
+# espeak-ng's voice file by language. `cmn` alone reads pinyin by the rules of English, and `yue` is the name
+# of two voices.
+_VOICE_FILES = {"cmn": "sit/cmn-Latn-pinyin", "yue": "sit/yue", "en": "gmw/en-US"}
+# Words per minute at speed 1. espeak-ng's default is 175; its Chinese is hard to follow at that.
+_WORDS_PER_MINUTE = {"cmn": 150, "yue": 150, "en": 170}
+# A text of 4096 characters makes about 45 MB at the slowest speed.
+_MAX_BYTES = 256 << 20
+
+
+class CpuEngine(Engine):
+    name = "cpu"
+    voices = (
+        Voice("auto", "Automatic", "自动", ("default", *_OPENAI_VOICES)),
+        Voice("cmn", "Mandarin", "普通话", ("mandarin", "zh", "zh-cn", "zh-tw", "普通话", "普通話")),
+        Voice(
+            "yue", "Cantonese", "粤语", ("cantonese", "zh-hk", "zh-yue", "粤语", "粵語", "广东话", "廣東話")
+        ),
+        Voice("en", "English", "英语", ("english", "en-us", "en-gb", "英语", "英語")),
+    )
+
+    def __init__(self, program: str | None = None) -> None:
+        """program: name or path of espeak-ng. Default: $COSYVOICE_ESPEAK, else espeak-ng on the PATH."""
+        self._program = program or os.environ.get("COSYVOICE_ESPEAK") or "espeak-ng"
+        self._path = ""
+        self._version = ""
+
+    async def start(self) -> None:
+        path = shutil.which(self._program)
+        if path is None:
+            raise EngineUnavailable(
+                f"the cpu engine needs the program {self._program!r}, which is not there: "
+                "install the Debian package espeak-ng"
+            )
+        self._path = path
+        try:
+            said = await asyncio.wait_for(self._run(["--version"], b""), 60)
+        except (TimeoutError, EngineError) as error:
+            raise EngineUnavailable(f"{path} --version failed: {error or 'no answer within 60 s'}") from error
+        # "eSpeak NG text-to-speech: 1.51  Data at: ...": another version speaks differently.
+        found = re.search(rb":\s*(\d[\w.-]*)", said)
+        self._version = found[1].decode() if found else "unknown"
+
+    def plan(self, request: SpeechRequest) -> Plan:
+        voice = self.voice(request.voice)
+        known = [v.id for v in self.voices]
+        if voice is None:
+            raise BadRequest(
+                f"voice {request.voice!r} is not known here; use one of: {', '.join(known)}",
+                param="voice",
+            )
+        foreign = texts.foreign_letters(request.text)
+        if foreign:
+            raise BadRequest(
+                f"the text holds letters that this engine cannot read: {foreign[:20]!r}; "
+                "it reads Chinese characters and Latin letters",
+                param="input",
+            )
+        language = texts.detect_language(request.text) if voice.id == "auto" else voice.id
+        if language == "en" and texts.has_han(request.text):
+            raise BadRequest(
+                "the English voice cannot read Chinese characters; use the voice auto, cmn (Mandarin) or "
+                "yue (Cantonese)",
+                param="voice",
+            )
+        return Plan(
+            {
+                "engine": f"cpu espeak-ng {self._version}",
+                "text": request.text,
+                "voice": language,
+                "speed": round(request.speed, 3),
+                "seed": request.seed,
+            }
+        )
+
+    async def speak(self, plan: Plan) -> Audio:
+        wanted = plan.parameters
+        language = wanted["voice"]
+        arguments = ["--stdin", "--stdout", "-b", "1", "-z", "-v", _VOICE_FILES[language]]
+        arguments += ["-s", str(round(_WORDS_PER_MINUTE[language] * wanted["speed"]))]
+        # espeak-ng has nothing random. The seed picks the pitch, so that another seed is heard to be another
+        # take.
+        arguments += ["-p", str(40 + wanted["seed"] * 7919 % 21)]
+        # Doubled brackets would be taken for espeak-ng's own phoneme names.
+        spoken = wanted["text"].replace("[[", "[ [")
+        data = await self._run(arguments, spoken.encode() + b"\n")
+        try:
+            audio = decode(data)
+        except WavError as error:
+            raise EngineError(f"espeak-ng gave no audio: {error}") from error
+        if audio.seconds < 0.05:
+            raise EngineError(f"espeak-ng gave {audio.seconds:.3f} s of audio for {len(spoken)} characters")
+        return audio
+
+    async def _run(self, arguments: list[str], given: bytes) -> bytes:
+        """What the program writes. However this ends, the program has ended too."""
+        process = await asyncio.create_subprocess_exec(
+            self._path,
+            *arguments,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,  # a group of its own, so that it can be killed with whatever it started
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+        )
+        try:
+            output, complaint = await _communicate(process, given)
+        finally:
+            # Also after a success: a helper that it left behind would hold the pipes and the memory.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        if process.returncode != 0:
+            said = complaint.decode(errors="replace").strip()[-300:] or "nothing on standard error"
+            raise EngineError(f"espeak-ng ended with status {process.returncode}: {said}")
+        return output
+
+
+async def _communicate(process: Process, given: bytes) -> tuple[bytes, bytes]:
+    """Feeds and reads a process to its end, and refuses to hold more than _MAX_BYTES of it."""
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    assert stdin is not None
+    assert stdout is not None
+    assert stderr is not None
+
+    async def feed(pipe: asyncio.StreamWriter) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            pipe.write(given)
+            await pipe.drain()
+        pipe.close()
+
+    async def take(pipe: asyncio.StreamReader) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while (part := await pipe.read(1 << 18)) and size <= _MAX_BYTES:
+            size += len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    async def take_output(pipe: asyncio.StreamReader) -> bytes:
+        output = await take(pipe)
+        if len(output) > _MAX_BYTES:
+            process.kill()
+        return output
+
+    _, output, complaint = await asyncio.gather(feed(stdin), take_output(stdout), take(stderr))
+    if len(output) > _MAX_BYTES:
+        raise EngineError(f"espeak-ng wrote more than {_MAX_BYTES >> 20} MB and was stopped")
+    await process.wait()
+    return output, complaint

@@ -1,0 +1,347 @@
+"""The HTTP API: health, speech in the shape of OpenAI's, results, metrics; and the door in front of API and
+page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from . import __version__
+from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge
+from .metrics import CONTENT_TYPE, Metrics
+from .readiness import Readiness
+from .settings import Settings
+from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, SpeechService
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+T = TypeVar("T")
+
+#: Largest request body in bytes: the longest text, every character escaped, has room.
+MAX_BODY = 1 << 20
+#: A request body that takes longer, in seconds, is refused.
+BODY_TIME_LIMIT = 30.0
+#: How long, in seconds, a request for the page waits while the page is being loaded.
+PAGE_WAIT = 60.0
+
+
+class SpeechBody(BaseModel):
+    """Fields that OpenAI's API has and this one does not (e.g. `instructions`) are taken and have no
+    effect.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str = Field(default="cosyvoice3", max_length=200, description="Any name: a node serves one model.")
+    input: str = Field(description="The text to say.")
+    voice: str = Field(default="auto", max_length=200, description="See GET /v1/voices.")
+    response_format: str = Field(default="wav", max_length=20, description="wav")
+    speed: float = Field(default=1.0, description=f"{MIN_SPEED} to {MAX_SPEED}; 1 is normal.")
+    seed: int = Field(default=1, description=f"{MIN_SEED} to {MAX_SEED}; same seed, same audio.")
+
+
+def create_api(settings: Settings, service: SpeechService, readiness: Readiness, metrics: Metrics) -> FastAPI:
+    """The API as an ASGI app. Its interactive documentation is off: that page loads from outside."""
+    api = FastAPI(
+        title="cosyvoice-lvs speech service",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+
+    @api.exception_handler(ServiceError)
+    async def on_service_error(request: Request, error: ServiceError) -> Response:
+        return error_response(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return error_response(_explain(error))
+
+    @api.exception_handler(StarletteHTTPException)
+    async def on_http_error(request: Request, error: StarletteHTTPException) -> Response:
+        if (limit := _LIMITS.get(error.status_code)) is not None:
+            return error_response(limit(error.detail))
+        problem = NotFound if error.status_code == 404 else BadRequest
+        shaped = problem(f"{request.method} {request.url.path[:200]}: {error.detail}")
+        return JSONResponse(shaped.body(), error.status_code, headers=error.headers)
+
+    @api.get("/healthz", summary="The process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive", "node": settings.node}
+
+    @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
+    async def readyz() -> Response:
+        problem = service.outputs.problem
+        body = {
+            "state": readiness.state,
+            "reason": readiness.reason,
+            "since": round(readiness.since, 3),
+            "node": settings.node,
+            "engine": settings.engine,
+            "queue": {"waiting": service.waiting, "limit": settings.waiting_room},
+            # All nodes share the outputs: what is wrong with them degrades answers and leaves the node in the
+            # pool.
+            "outputs": f"degraded: {problem}" if problem else "ok",
+        }
+        return JSONResponse(body, 200 if readiness.ready else 503)
+
+    @api.get("/metrics", summary="For Prometheus", include_in_schema=False)
+    async def scrape() -> Response:
+        metrics.ready.set(readiness.ready)
+        metrics.outputs_up.set(service.outputs.problem is None)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    @api.post(
+        "/v1/audio/speech",
+        summary="Speech from text",
+        response_class=Response,
+        responses={200: {"content": {"audio/wav": {}}, "description": "The audio."}},
+    )
+    async def speech(body: SpeechBody, request: Request) -> Response:
+        if body.response_format != "wav":
+            raise BadRequest(
+                f"response_format {body.response_format!r} cannot be made here; use 'wav'",
+                param="response_format",
+            )
+        wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
+        fresh = "no-cache" in request.headers.get("cache-control", "").lower()
+        made = await until_gone(request, service.speak(wanted, use_cache=not fresh))
+        headers = {
+            "X-Result-Name": made.name,
+            "X-Result-Voice": made.voice,
+            "X-Result-Seconds": f"{made.seconds:.3f}",
+            "X-Cache": "hit" if made.cached else "miss",
+            "Cache-Control": "no-store",
+            "Content-Disposition": f'inline; filename="{made.name}"',
+        }
+        return Response(made.data, media_type="audio/wav", headers=headers)
+
+    @api.get("/v1/models", summary="What this node serves")
+    async def models() -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": [{"id": "cosyvoice3", "object": "model", "created": 0, "owned_by": settings.engine}],
+        }
+
+    @api.get("/v1/voices", summary="Voices of this node's engine")
+    async def voices() -> dict[str, Any]:
+        return {
+            "object": "list",
+            "data": [
+                {"id": v.id, "name": v.english, "name_zh": v.chinese, "aliases": list(v.aliases)}
+                for v in service.engine.voices
+            ],
+        }
+
+    @api.get("/v1/results", summary="The newest results of all nodes")
+    async def results(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
+        return {"object": "list", "data": [r.as_json() for r in await service.outputs.latest(limit)]}
+
+    @api.get(
+        "/v1/results/{name}",
+        summary="The audio of a result",
+        response_class=Response,
+        responses={200: {"content": {"audio/wav": {}}, "description": "The audio."}},
+    )
+    async def result(name: str, request: Request) -> Response:
+        return file_response(name, await service.outputs.read(name), request)
+
+    return api
+
+
+def error_response(error: ServiceError) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return JSONResponse(error.body(), error.status, headers=headers)
+
+
+def _explain(error: RequestValidationError) -> BadRequest:
+    """The first few findings in one message, each with the field and the value received."""
+    findings = []
+    param = None
+    for item in error.errors()[:5]:
+        where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path"))
+        if item["type"] == "json_invalid":
+            findings.append(f"the body is not JSON: {item.get('ctx', {}).get('error', item['msg'])}")
+            continue
+        param = param or where or None
+        given = "" if item["type"] == "missing" else f" (got {str(item.get('input'))[:60]!r})"
+        findings.append(f"{where or 'the body'}: {item['msg']}{given}")
+    return BadRequest("; ".join(findings), param=param)
+
+
+async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=0.5))[0]:
+            if await request.is_disconnected():
+                raise NotReady("the client went away")  # nobody will read it
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+def file_response(name: str, data: bytes, request: Request) -> Response:
+    """Audio bytes, whole or the one range asked for (players seek by ranges, and Safari plays nothing
+    without).
+    """
+    headers = {
+        "Accept-Ranges": "bytes",
+        # The name is the hash of what determines the audio.
+        "Cache-Control": "private, max-age=86400, immutable",
+        "ETag": f'"{name}"',
+        "Content-Disposition": f'inline; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    asked = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", request.headers.get("range", "").strip())
+    if asked and (asked[1] or asked[2]):
+        size = len(data)
+        first = int(asked[1]) if asked[1] else max(0, size - int(asked[2]))
+        last = min(int(asked[2]), size - 1) if asked[1] and asked[2] else size - 1
+        if first > last:
+            return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        return Response(data[first : last + 1], 206, headers, "audio/wav")
+    return Response(data, 200, headers, "audio/wav")
+
+
+_LIMITS: dict[int, type[BadRequest]] = {TooLarge.status: TooLarge, SlowRequest.status: SlowRequest}
+
+# gradio's client asks a page for each file by the address that the page gave for it.
+_RESULT_BY_ADDRESS = re.compile(r"/gradio_api/file=https?:/+[^/]+(/v1/results/[0-9a-f]{32}\.wav)")
+
+
+class Front:
+    """The outermost ASGI app: a name on every answer, limits on every body, API or page by path.
+
+    It passes messages through as they come, so that event streams are not held back.
+    """
+
+    #: Paths of the API; all others are the page's.
+    API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/")
+
+    def __init__(self, settings: Settings, api: App) -> None:
+        self._node = settings.node.encode()
+        self._api = api
+        self._page: asyncio.Future[App] = asyncio.get_running_loop().create_future()
+        self._ending = asyncio.Event()
+
+    def open_page(self, page: App) -> None:
+        """From now on requests for the page go there."""
+        self._page.set_result(page)
+
+    @property
+    def page_open(self) -> bool:
+        return self._page.done()
+
+    def end_streams(self) -> None:
+        """Ends the event streams of open pages, which would last for as long as the pages do."""
+        self._ending.set()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            # Neither API nor page speaks WebSocket, and the life of both is looked after in main.py.
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+            return
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", request_id):
+            request_id = uuid.uuid4().hex[:16].encode()
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-served-by", self._node),
+                    (b"x-request-id", request_id),
+                ]
+            await send(message)
+
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > MAX_BODY:
+            await error_response(_too_large(int(length)))(scope, receive, send_named)
+            return
+        target: App = self._api
+        if by_address := _RESULT_BY_ADDRESS.fullmatch(scope["path"]):
+            scope = {**scope, "path": by_address[1], "raw_path": by_address[1].encode()}
+        if not scope["path"].startswith(self.API_PATHS):
+            try:
+                target = await asyncio.wait_for(asyncio.shield(self._page), PAGE_WAIT)
+            except TimeoutError:
+                error = NotReady("the page is still being loaded; try again", retry_after=5)
+                await error_response(error)(scope, receive, send_named)
+                return
+            await self._until_the_end(target(scope, limited(receive), send_named), send_named)
+            return
+        await target(scope, limited(receive), send_named)
+
+    async def _until_the_end(self, answering: Awaitable[None], send: Send) -> None:
+        """Runs a request of the page; when the service ends meanwhile, completes the answer as it stands."""
+        answer = asyncio.ensure_future(answering)
+        ending = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({answer, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                answer.result()
+                return
+        finally:
+            for task in (answer, ending):
+                task.cancel()
+        await asyncio.wait({answer}, timeout=1)
+        with contextlib.suppress(Exception):  # no answer was begun, or the client is gone
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def limited(receive: Receive) -> Receive:
+    """`receive` that refuses a body which is too large or too slow, by an HTTPException into the app."""
+    size = 0
+    complete = False
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + BODY_TIME_LIMIT
+
+    async def receive_limited() -> Message:
+        nonlocal size, complete
+        if complete:  # what follows is the wait for the client to go, which may be long
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            # FastAPI lets no other exception through from where it reads a body.
+            raise StarletteHTTPException(
+                SlowRequest.status, f"the body did not come within {BODY_TIME_LIMIT:g} s"
+            ) from None
+        if message["type"] == "http.request":
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if size > MAX_BODY:
+                raise StarletteHTTPException(TooLarge.status, _too_large(size).message)
+        return message
+
+    return receive_limited
+
+
+def _too_large(size: int) -> TooLarge:
+    return TooLarge(f"the body is {size} bytes long or more; at most {MAX_BODY} are taken")

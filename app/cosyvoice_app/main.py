@@ -1,0 +1,248 @@
+"""Puts the parts together and runs them: start, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI
+
+from . import systemd
+from .engines import REGISTRY, create_engine
+from .errors import EngineUnavailable
+from .http import Front, create_api
+from .metrics import Metrics
+from .outputs import Outputs
+from .readiness import Readiness
+from .settings import Settings, SettingsError, load_settings
+from .speech import SpeechService
+
+T = TypeVar("T")
+
+log = logging.getLogger("cosyvoice")
+
+# How often the share is asked whether it is there, in seconds.
+_PROBE_EVERY = 10.0
+# How long the last open connections (event streams of open pages) get once nothing is left to do, in seconds.
+_LINGER = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the service until SIGTERM or SIGINT. Exit status: 0 stopped as told, 1 failed, 2 wrong
+    settings.
+    """
+    # The journal adds time and unit.
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = load_settings(argv, engines=tuple(REGISTRY))
+    except SettingsError as error:
+        for problem in error.problems:
+            log.error("%s", problem)
+        return 2
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as error:
+        log.error(
+            "--host %s --port %d: cannot listen there: %s; choose another port or stop what uses it",
+            settings.host,
+            settings.port,
+            error.strerror or error,
+        )
+        return 1
+    status = asyncio.run(_Service(settings, listener).run())
+    logging.shutdown()
+    sys.stderr.flush()
+    sys.stdout.flush()
+    # Not `return`: Python would wait for threads, and one that waits for a share that is away never ends.
+    os._exit(status)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are this module's: uvicorn would close the port at once, without a drain."""
+        yield
+
+
+class _Service:
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._began = time.monotonic()
+        self._ended = asyncio.Event()
+        self._readiness = Readiness(self._on_change)
+        self._metrics = Metrics(settings.node, settings.engine)
+        self._outputs = Outputs(settings.outputs, node=settings.node, time_limit=settings.outputs_time_limit)
+        self._speech = SpeechService(
+            settings, create_engine(settings.engine), self._outputs, self._metrics, self._readiness
+        )
+        self._readiness.block("page", "the page is being loaded")
+
+    def _on_change(self, state: str, reason: str) -> None:
+        log.info(
+            "%s%s (%.1f s after the start)",
+            state,
+            f": {reason}" if reason else "",
+            time.monotonic() - self._began,
+        )
+        systemd.notify(f"STATUS={state}{': ' + reason if reason else ''}"[:500])
+        if state == "ready":
+            systemd.notify("READY=1")
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        systemd.start_watchdog(loop)
+
+        api = create_api(self._settings, self._speech, self._readiness, self._metrics)
+        front = Front(self._settings, api)
+        server = _Server(
+            uvicorn.Config(
+                front,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=_LINGER,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[self._listener]))
+        log.info(
+            "node %s, engine %s, outputs %s, listening on %s port %d",
+            self._settings.node,
+            self._settings.engine,
+            self._settings.outputs,
+            self._settings.host,
+            self._settings.port,
+        )
+        # The port answers from here on, with /readyz saying why not yet: page and engine get ready beside
+        # each other.
+        warming = asyncio.create_task(self._speech.warm_up())
+        page = asyncio.create_task(self._run_page(front))
+        housekeeping = asyncio.create_task(self._keep_house())
+        stopping = asyncio.create_task(stop.wait())
+        status = 0
+        watched: set[asyncio.Task[Any]] = {serving, warming, page, stopping}
+        while not stopping.done() and status == 0:
+            done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                status = max(status, self._look_at(task, serving))
+        if status == 0:
+            await self._drain()
+        for task in (warming, housekeeping, stopping):
+            task.cancel()
+        server.should_exit = True
+        front.end_streams()
+        self._ended.set()
+        if not front.page_open:
+            page.cancel()  # its thread goes on importing until the process ends
+        await asyncio.wait({serving, page}, timeout=_LINGER + 5)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self._speech.engine.stop()
+        log.info("stopped")
+        return status
+
+    def _look_at(self, task: asyncio.Task[Any], serving: asyncio.Task[None]) -> int:
+        """Exit status that the end of a task calls for; 0: none."""
+        error = task.exception()
+        if isinstance(error, EngineUnavailable):
+            log.error("%s", error)
+        elif error is not None:
+            log.error("a part of the service failed", exc_info=error)
+        elif task is serving:
+            log.error("the HTTP server ended by itself")
+        else:
+            return 0
+        return 1
+
+    async def _run_page(self, front: Front) -> None:
+        def load() -> FastAPI:
+            from .page import create_page  # imports gradio, which takes longer than all the rest
+
+            return create_page(self._settings, self._speech)
+
+        page = await in_thread(load)
+        async with page.router.lifespan_context(page):
+            front.open_page(page)
+            self._readiness.clear("page")
+            await self._ended.wait()
+
+    async def _keep_house(self) -> None:
+        await self._outputs.remove_stale()
+        while True:
+            before = self._outputs.problem
+            await self._outputs.probe()
+            now = self._outputs.problem
+            if now != before:
+                log.log(logging.WARNING if now else logging.INFO, "outputs: %s", now or "in order again")
+            await asyncio.sleep(_PROBE_EVERY)
+
+    async def _drain(self) -> None:
+        """Tells the directors, goes on taking requests until they know, then finishes what is there."""
+        self._readiness.drain()
+        systemd.notify("STOPPING=1")
+        await asyncio.sleep(self._settings.drain_delay)
+        self._speech.close()
+        end = time.monotonic() + self._settings.drain_limit
+        while self._speech.busy and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+        if self._speech.busy:
+            log.warning("stopping after %g s although requests are not finished", self._settings.drain_limit)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """`work` in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value: T | None = None
+        error: BaseException | None = None
+        try:
+            value = work()
+        except BaseException as caught:  # noqa: BLE001 - belongs to the one who waits
+            error = caught
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await answer

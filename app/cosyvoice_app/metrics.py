@@ -1,0 +1,57 @@
+"""What Prometheus reads at /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from . import __version__
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+
+
+class Metrics:
+    """Made once per process. Units are in the names."""
+
+    def __init__(self, node: str, engine: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.queue_size = Gauge("tts_queue_size", "Requests that wait for their turn", registry=registry)
+        self.running = Gauge("tts_running", "Syntheses that run", registry=registry)
+        self.ready = Gauge("tts_ready", "1 when /readyz answers 200", registry=registry)
+        self.outputs_up = Gauge(
+            "tts_outputs_up", "1 when results can be kept in the shared directory", registry=registry
+        )
+        self.requests = Counter(
+            "tts_requests", "Requests for speech by how they ended", ["outcome"], registry=registry
+        )
+        self.wait = Histogram(
+            "tts_wait_seconds", "Time a request waited for its turn", buckets=_SECONDS, registry=registry
+        )
+        self.synthesis = Histogram(
+            "tts_synthesis_seconds", "Time a synthesis ran", buckets=_SECONDS, registry=registry
+        )
+        self.audio = Counter("tts_audio_seconds", "Audio made", registry=registry)
+        self.cache_hits = Counter("tts_cache_hits", "Results that were there already", registry=registry)
+        for outcome in ("ok", "cached"):
+            self.requests.labels(outcome)
+        info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)
+        info.labels(node, engine, __version__).set(1)
+
+    def follow_queue(self, size: Callable[[], int]) -> None:
+        """Reads tts_queue_size from `size` at each scrape."""
+        self.queue_size.set_function(size)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

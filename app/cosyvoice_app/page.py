@@ -1,0 +1,316 @@
+"""The page: text in, player out, and what all nodes have made lately. Chinese and English by the browser's
+language.
+
+Importing this module imports gradio, which takes a second natively and ten times that under emulation.
+"""
+
+from __future__ import annotations
+
+import html
+import random
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fastapi import FastAPI
+
+from .errors import ServiceError
+from .outputs import Result
+from .quick_gradio import import_gradio
+from .settings import Settings
+from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, Speech, SpeechService
+
+gr = import_gradio()
+from gradio.data_classes import FileData  # noqa: E402 - after import_gradio()
+
+#: How many results the page lists.
+LISTED = 12
+
+_ENGLISH = {
+    "text": "Text",
+    "text_hint": "Mandarin, Cantonese or English",
+    "voice": "Voice",
+    "speed": "Speed",
+    "seed": "Seed",
+    "seed_hint": "Same text, voice, speed and seed: same audio",
+    "dice": "🎲 Another seed",
+    "generate": "Speak",
+    "results": "Latest results of all nodes",
+    "refresh": "Refresh",
+    "examples": "Examples",
+}
+_CHINESE = {
+    "text": "文本",
+    "text_hint": "普通话、粤语或英语",
+    "voice": "声音",
+    "speed": "语速",
+    "seed": "随机种子",
+    "seed_hint": "文本、声音、语速和种子都相同，音频就相同",
+    "dice": "🎲 换一个种子",
+    "generate": "生成语音",
+    "results": "所有节点的最新结果",
+    "refresh": "刷新",
+    "examples": "示例",
+}
+
+_EXAMPLES = [
+    "你好，欢迎使用语音合成服务。今天的天气真不错。",
+    "你哋食咗飯未呀？不如一齐去飲茶啦。",
+    "Two directors share one address, and any of three nodes may answer you.",
+]
+
+# Fonts of the system only: machines of an air-gapped rack, and the browsers beside them, reach no font
+# server.
+_FONTS = ["system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif"]
+_MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+
+_CSS = """
+.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+#masthead { padding: 1.1rem 0 .4rem; }
+#masthead h1 { font-size: 1.75rem; font-weight: 700; margin: 0; letter-spacing: -.01em; }
+#masthead h1 span { font-weight: 400; color: var(--body-text-color-subdued); }
+#masthead p { margin: .4rem 0 0; color: var(--body-text-color-subdued); font-size: .92rem; }
+#masthead p b { display: inline-block; padding: .05rem .6rem; margin: 0 .5rem 0 .15rem; border-radius: 999px;
+  background: var(--primary-100); color: var(--primary-700); font-weight: 600; }
+.dark #masthead p b { background: var(--primary-900); color: var(--primary-200); }
+#status { min-height: 1.6rem; color: var(--body-text-color-subdued); font-size: .92rem; }
+#status b { color: var(--body-text-color); }
+#results-head { align-items: center; margin-top: 1rem; }
+#results-title p { font-weight: 600; }
+#results ol { list-style: none; margin: 0; padding: 0; display: grid; gap: .6rem;
+  grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); }
+#results li { border: 1px solid var(--border-color-primary); border-radius: var(--radius-lg);
+  padding: .75rem .9rem; background: var(--background-fill-primary); display: flex;
+  flex-direction: column; gap: .45rem; margin: 0; }
+#results .said { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical;
+  overflow: hidden; line-height: 1.45; min-height: 2.9em; overflow-wrap: anywhere; }
+#results .facts { font-size: .8rem; color: var(--body-text-color-subdued); display: flex; gap: .35rem .8rem;
+  flex-wrap: wrap; }
+#results .facts a { margin-left: auto; color: var(--primary-600); text-decoration: none; }
+.dark #results .facts a { color: var(--primary-300); }
+#results audio { width: 100%; height: 34px; }
+.dark #results audio { color-scheme: dark; }
+#results .none { color: var(--body-text-color-subdued); padding: 1rem 0; }
+"""
+
+
+class Player(gr.Audio):  # type: ignore[name-defined, misc]
+    """An Audio whose file is a result that any node serves under /v1/results.
+
+    gradio's own would read the file on the event loop, while the share may hang, and serve a copy that only
+    this node has.
+    """
+
+    is_template = True  # the browser is to take it for an Audio
+
+    def postprocess(self, value: tuple[str, str] | None) -> FileData | None:
+        """value: address and file name."""
+        return None if value is None else FileData(path=value[0], url=value[0], orig_name=value[1])
+
+
+def create_page(settings: Settings, service: SpeechService) -> FastAPI:
+    """The page as an ASGI app of its own, whose lifespan the caller runs."""
+
+    async def list_results(request: gr.Request) -> str:
+        try:
+            found: list[Result] | str = await service.outputs.latest(LISTED)
+        except ServiceError as error:
+            found = error.message
+        chinese = speaks_chinese(request.headers.get("accept-language", ""))
+        return render_results(found, time.time(), chinese=chinese)
+
+    async def generate(
+        text: str, voice: str, speed: float, seed: float, request: gr.Request
+    ) -> tuple[tuple[str, str], str]:
+        """Speech from text: the audio, and a line about it.
+
+        voice: auto, cmn (Mandarin), yue (Cantonese) or en. speed: 0.5 to 2. seed: 1 to 100000000.
+        """
+        chinese = speaks_chinese(request.headers.get("accept-language", ""))
+        began = time.monotonic()
+        try:
+            if seed is None or speed is None or seed != int(seed):
+                message = "种子和语速必须是数字" if chinese else "Seed and speed must be numbers"
+                raise gr.Error(message, print_exception=False)
+            wanted = service.check(text=text or "", voice=voice or "auto", speed=speed, seed=int(seed))
+            made = await service.speak(wanted, accepted=settings.enable_queue)
+        except ServiceError as error:
+            raise gr.Error(error.message, print_exception=False) from error
+        address = f"{origin(request)}/v1/results/{quote(made.name)}"
+        took = time.monotonic() - began
+        return (address, made.name), render_status(made, settings.node, took, chinese=chinese)
+
+    i18n = gr.I18n(**{"en": _ENGLISH, "zh": _CHINESE, "zh-CN": _CHINESE, "zh-TW": _CHINESE})
+    voices = [(f"{v.english} {v.chinese}", v.id) for v in service.engine.voices]
+    speaks = {"queue": settings.enable_queue, "concurrency_id": "speech", "show_progress": "minimal"}
+
+    with gr.Blocks(title="CosyVoice", analytics_enabled=False, fill_width=False) as demo:
+        gr.HTML(
+            "<h1>CosyVoice <span>语音合成</span></h1>"
+            f"<p>节点 node <b>{html.escape(settings.node)}</b> "
+            f"引擎 engine <b>{html.escape(settings.engine)}</b></p>",
+            elem_id="masthead",
+            padding=False,
+        )
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3):
+                text = gr.Textbox(
+                    label=i18n("text"),
+                    placeholder=i18n("text_hint"),
+                    lines=6,
+                    max_lines=14,
+                    max_length=settings.max_characters,
+                    autofocus=True,
+                )
+                gr.Examples([[line] for line in _EXAMPLES], inputs=[text], label=i18n("examples"))
+            with gr.Column(scale=2):
+                voice = gr.Radio(voices, value=service.engine.voices[0].id, label=i18n("voice"))
+                speed = gr.Slider(MIN_SPEED, MAX_SPEED, value=1.0, step=0.05, label=i18n("speed"))
+                seed = gr.Number(
+                    value=1,
+                    precision=0,
+                    minimum=MIN_SEED,
+                    maximum=MAX_SEED,
+                    label=i18n("seed"),
+                    info=i18n("seed_hint"),
+                )
+                dice = gr.Button(i18n("dice"), size="sm")
+        button = gr.Button(i18n("generate"), variant="primary", size="lg")
+        player = Player(
+            label="Audio 音频",  # gradio 6.31 translates no label of an Audio
+            interactive=False,
+            autoplay=True,
+            type="filepath",
+            buttons=["download"],  # its "share" would upload to a hub
+        )
+        status = gr.HTML("", elem_id="status", padding=False)
+        with gr.Row(elem_id="results-head"):
+            gr.Markdown(i18n("results"), elem_id="results-title")
+            refresh = gr.Button(i18n("refresh"), size="sm", scale=0, min_width=110)
+        results = gr.HTML("", elem_id="results", padding=False)
+
+        made = gr.on(
+            [button.click, text.submit],
+            generate,
+            [text, voice, speed, seed],
+            [player, status],
+            api_name="generate",
+            **speaks,
+        )
+        lists = {"queue": False, "show_progress": "hidden"}
+        made.success(list_results, None, results, api_visibility="private", **lists)
+        refresh.click(list_results, None, results, api_name="results", **lists)
+        demo.load(list_results, None, results, api_visibility="private", **lists)
+        dice.click(
+            lambda: random.randint(MIN_SEED, MAX_SEED),
+            None,
+            seed,
+            js=f"() => {MIN_SEED} + Math.floor(Math.random() * {MAX_SEED})",
+            api_visibility="private",
+            **lists,
+        )
+
+    if settings.enable_queue:
+        demo.queue(max_size=settings.queue_length, default_concurrency_limit=1)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    theme = gr.themes.Soft(
+        primary_hue="teal", neutral_hue="slate", radius_size="md", font=_FONTS, font_mono=_MONO_FONTS
+    ).set(
+        block_border_width="1px",
+        input_border_width="1px",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_700",
+    )
+    gr.mount_gradio_app(
+        app,
+        demo,
+        path="/",
+        server_name=settings.host,
+        server_port=settings.port,
+        theme=theme,
+        css=_CSS,
+        i18n=i18n,
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        show_error=True,
+        max_file_size="1mb",
+    )
+    # gradio looks into its queue a thousand times a second, which costs a core's tenth on an idle node.
+    demo._queue.sleep_when_free = 0.05
+    demo._queue.progress_update_sleep_when_free = 0.25
+    service.follow_page(lambda: len(demo._queue) if settings.enable_queue else 0)
+    return app
+
+
+def origin(request: Any) -> str:
+    """The address under which the browser knows this service, `http://host:port`."""
+    headers = request.headers
+    host = headers.get("x-forwarded-host", "").split(",")[0].strip() or headers.get("host", "localhost")
+    scheme = headers.get("x-forwarded-proto", "").split(",")[0].strip()
+    if scheme not in ("http", "https"):
+        scheme = urlsplit(str(request.url)).scheme or "http"
+    return f"{scheme}://{host}"
+
+
+def speaks_chinese(accept_language: str) -> bool:
+    """Whether the browser's first language is Chinese."""
+    return accept_language.strip().lower().startswith("zh")
+
+
+def render_status(speech: Speech, node: str, took: float, *, chinese: bool) -> str:
+    """HTML: one line about a result that was just made or found."""
+    where = html.escape(node)
+    if chinese:
+        how = "取自已有结果" if speech.cached else f"由 <b>{where}</b> 用 {took:.2f} 秒生成"
+        return f"<b>{speech.seconds:.1f} 秒</b>音频，{how}"
+    how = f"found by <b>{where}</b>" if speech.cached else f"made by <b>{where}</b> in {took:.2f} s"
+    return f"<b>{speech.seconds:.1f} s</b> of audio, {how}"
+
+
+def render_results(found: list[Result] | str, now: float, *, chinese: bool) -> str:
+    """HTML: the results, or why they cannot be shown. now: seconds since 1970."""
+    if isinstance(found, str):
+        return f'<p class="none">{html.escape(found)}</p>'
+    if not found:
+        return f'<p class="none">{"还没有结果" if chinese else "Nothing has been made yet."}</p>'
+    return f"<ol>{''.join(_render_result(result, now, chinese) for result in found)}</ol>"
+
+
+def _render_result(result: Result, now: float, chinese: bool) -> str:
+    address = f"/v1/results/{quote(result.name)}"
+    wanted = result.parameters
+    said = html.escape(str(wanted.get("text", result.name)))
+    facts = [
+        html.escape(str(wanted.get("voice", ""))),
+        f"{result.seconds:.1f} s",
+        _ago(now - result.made, chinese),
+    ]
+    if wanted.get("speed", 1) != 1:
+        facts.append(html.escape(f"×{wanted['speed']}"))
+    facts.append(html.escape(f"🎲 {wanted.get('seed', '')}"))
+    download = "下载" if chinese else "Download"
+    return (
+        f'<li><div class="said" title="{said}">{said}</div>'
+        f'<audio controls preload="none" src="{address}"></audio>'
+        f'<div class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}'
+        f'<a href="{address}" download="{html.escape(result.name)}">{download}</a></div></li>'
+    )
+
+
+def _ago(seconds: float, chinese: bool) -> str:
+    for size, english, han in ((86400, "d", "天"), (3600, "h", "小时"), (60, "min", "分钟")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {han}前" if chinese else f"{count} {english} ago"
+    return "刚才" if chinese else "just now"

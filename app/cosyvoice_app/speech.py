@@ -1,0 +1,257 @@
+"""One synthesis at a time: the way of a request from checked text to a kept file."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import text as texts
+from .engines import Engine, Plan, SpeechRequest
+from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
+from .metrics import Metrics
+from .outputs import Outputs, result_name
+from .readiness import Readiness
+from .settings import Settings
+from .wav import Audio, encode, read_summary
+
+log = logging.getLogger("cosyvoice")
+
+MIN_SPEED, MAX_SPEED = 0.5, 2.0
+MIN_SEED, MAX_SEED = 1, 100_000_000
+
+# So many syntheses in a row must fail before the node takes itself out: one may be the text's fault.
+_FAILURES_TO_STOP = 3
+_SELF_TEST_EVERY = 5.0
+_WARM_UP_TEXT = "One, two, three."
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A finished result. cached: it was there already."""
+
+    name: str
+    data: bytes
+    seconds: float
+    cached: bool
+    voice: str
+
+
+class SpeechService:
+    """Every request for speech goes through here, from the page and from the API alike."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, outputs: Outputs, metrics: Metrics, readiness: Readiness
+    ) -> None:
+        self.engine = engine
+        self.outputs = outputs
+        self._settings = settings
+        self._metrics = metrics
+        self._readiness = readiness
+        self._turn = asyncio.Lock()  # first come, first served
+        self._waiting = 0
+        self._inside = 0
+        self._usual_seconds = 1.0
+        self._failures = 0
+        self._closed = False
+        self._page_waiting: Callable[[], int] = lambda: 0
+        self._test: asyncio.Task[None] | None = None
+        metrics.follow_queue(lambda: self.waiting)
+        readiness.block("engine", f"the {engine.name} engine is warming up")
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn, those of the page's own queue included."""
+        return self._waiting + self._page_waiting()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is anywhere between its arrival and its answer."""
+        return bool(self._inside or self._page_waiting())
+
+    def follow_page(self, waiting: Callable[[], int]) -> None:
+        self._page_waiting = waiting
+
+    def close(self) -> None:
+        """From now on new requests are refused; those inside go on."""
+        self._closed = True
+
+    def check(self, *, text: str, voice: str, speed: float, seed: int) -> SpeechRequest:
+        """Raises BadRequest for anything outside what the service takes."""
+        limit = self._settings.max_characters
+        if len(text) > limit:
+            raise BadRequest(
+                f"the text is {len(text)} characters long; at most {limit} are taken: cut it into parts",
+                param="input",
+            )
+        try:
+            cleaned = texts.clean(text)
+        except ValueError:
+            raise BadRequest(
+                "the text is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
+                param="input",
+            ) from None
+        if not texts.speakable(cleaned):
+            raise BadRequest(
+                f"there is nothing to say in {cleaned[:40]!r}; send at least one letter or digit",
+                param="input",
+            )
+        if not (math.isfinite(speed) and MIN_SPEED <= speed <= MAX_SPEED):
+            raise BadRequest(
+                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)", param="speed"
+            )
+        if not MIN_SEED <= seed <= MAX_SEED:
+            raise BadRequest(f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}", param="seed")
+        return SpeechRequest(text=cleaned, voice=voice, speed=float(speed), seed=seed)
+
+    async def speak(
+        self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
+    ) -> Speech:
+        """Makes the speech and keeps it, or finds it. Cancelling stops the work. Raises ServiceError.
+
+        accepted: it has waited in the page's queue already, so it is served even when the service is closed.
+        """
+        self._inside += 1
+        outcome = "cancelled"
+        try:
+            if self._closed and not accepted:
+                raise Draining("this node is about to stop; send the request again", retry_after=1)
+            speech = await self._speak(request, use_cache)
+            outcome = "cached" if speech.cached else "ok"
+            return speech
+        except ServiceError as error:
+            outcome = error.code
+            raise
+        except Exception:
+            outcome = "internal_error"
+            raise
+        finally:
+            self._inside -= 1
+            self._metrics.requests.labels(outcome).inc()
+
+    async def _speak(self, request: SpeechRequest, use_cache: bool) -> Speech:
+        if self._readiness.state == "warming":
+            raise NotReady(f"this node is not ready yet: {self._readiness.reason}", retry_after=5)
+        plan = self.engine.plan(request)
+        name = result_name(plan.parameters)
+        voice = str(plan.parameters.get("voice", ""))
+        if use_cache and (data := await self.outputs.find(name)) is not None:
+            self._metrics.cache_hits.inc()
+            return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
+        pending = await self.outputs.begin(name)
+        kept = False
+        try:
+            audio = await self._in_turn(plan)
+            data = encode(audio, plan.parameters)
+            kept = True  # commit() cleans up after itself
+            await pending.commit(data)
+        finally:
+            if not kept:
+                await asyncio.shield(pending.discard())
+        log.info("made %s: %.2f s of audio, %d bytes", name, audio.seconds, len(data))
+        return Speech(name, data, audio.seconds, False, voice)
+
+    async def _in_turn(self, plan: Plan) -> Audio:
+        if self._turn.locked() and self._waiting >= self._settings.waiting_room:
+            seconds = self._estimate()
+            if self._settings.enable_queue:
+                raise QueueFull(
+                    f"{self._waiting} requests wait already, which is the limit of this node; "
+                    f"try again in {seconds} s",
+                    retry_after=seconds,
+                )
+            raise QueueFull(
+                "a synthesis runs, and this node takes one at a time "
+                "(it was started without --enable-queue); "
+                f"try again in {seconds} s",
+                retry_after=seconds,
+            )
+        came = time.monotonic()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._settings.wait_limit):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise QueueFull(
+                f"the turn did not come within {self._settings.wait_limit:g} s; try again later",
+                retry_after=self._estimate(),
+            ) from None
+        finally:
+            self._waiting -= 1
+        try:
+            self._metrics.wait.observe(time.monotonic() - came)
+            return await self._run(plan)
+        finally:
+            self._turn.release()
+
+    async def _run(self, plan: Plan) -> Audio:
+        """The engine under the time limit; only ever one at a time."""
+        began = time.monotonic()
+        self._metrics.running.set(1)
+        try:
+            async with asyncio.timeout(self._settings.time_limit):
+                audio = await self.engine.speak(plan)
+        except TimeoutError:
+            self._count_failure()
+            raise TimeLimit(
+                f"the synthesis took longer than {self._settings.time_limit:g} s and was stopped; "
+                "cut the text into parts"
+            ) from None
+        except ServiceError:
+            self._count_failure()
+            raise
+        except Exception as error:
+            self._count_failure()
+            log.exception("the %s engine failed", self.engine.name)
+            raise EngineError(f"the {self.engine.name} engine failed: {type(error).__name__}") from error
+        finally:
+            self._metrics.running.set(0)
+        took = time.monotonic() - began
+        self._usual_seconds += (took - self._usual_seconds) * 0.2
+        self._failures = 0
+        self._metrics.synthesis.observe(took)
+        self._metrics.audio.inc(audio.seconds)
+        return audio
+
+    def _estimate(self) -> int:
+        """Whole seconds until a turn could be free."""
+        return max(1, min(120, math.ceil(self._usual_seconds * (self.waiting + 1))))
+
+    # Warming up, and finding the way back after failures.
+
+    async def warm_up(self) -> None:
+        """Starts the engine and makes one sentence, again and again until that works. Raises
+        EngineUnavailable.
+        """
+        await self.engine.start()
+        self._test = asyncio.current_task()
+        await self._test_until_it_works()
+
+    async def _test_until_it_works(self) -> None:
+        plan = self.engine.plan(SpeechRequest(text=_WARM_UP_TEXT))
+        while True:
+            try:
+                async with self._turn:
+                    await self._run(plan)
+            except ServiceError as error:
+                log.error("the %s engine cannot speak: %s", self.engine.name, error.message)
+                self._readiness.block(
+                    "engine", f"the {self.engine.name} engine cannot speak: {error.message}"
+                )
+                await asyncio.sleep(_SELF_TEST_EVERY)
+            else:
+                self._test = None
+                self._readiness.clear("engine")
+                return
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES_TO_STOP and self._test is None:
+            self._readiness.block(
+                "engine", f"the {self.engine.name} engine failed {self._failures} times in a row"
+            )
+            self._test = asyncio.get_running_loop().create_task(self._test_until_it_works())

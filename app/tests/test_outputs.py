@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosyvoice_app.errors import NotFound, OutputsFull, OutputsUnavailable
+from cosyvoice_app.outputs import Outputs, result_name
+from cosyvoice_app.wav import Audio, encode
+
+AUDIO = Audio(rate=8000, channels=1, width=2, frames=b"\1\2" * 8000)
+
+
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def main() -> Any:
+        return await work()
+
+    return asyncio.run(main())
+
+
+def outputs(directory: Path, **options: Any) -> Outputs:
+    return Outputs(directory, **{"node": "rs-1", "time_limit": 5.0, **options})
+
+
+def test_a_name_depends_on_every_parameter_and_on_nothing_else() -> None:
+    name = result_name({"text": "a", "seed": 1})
+    assert name == result_name({"seed": 1, "text": "a"})
+    assert name != result_name({"text": "a", "seed": 2})
+
+
+def test_a_file_is_seen_only_when_it_is_whole(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = outputs(tmp_path)
+        parameters = {"text": "你好", "seed": 1}
+        name = result_name(parameters)
+        pending = await store.begin(name)
+        assert await store.find(name) is None
+        assert await store.latest(9) == []
+        data = encode(AUDIO, parameters)
+        await pending.commit(data)
+        assert await store.read(name) == data
+        (result,) = await store.latest(9)
+        assert (result.name, result.seconds, result.parameters) == (name, 1.0, parameters)
+        assert os.listdir(tmp_path) == [name]
+
+    run(work)
+
+
+def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        pending = await outputs(tmp_path).begin("0" * 32 + ".wav")
+        await pending.discard()
+
+    run(work)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_newest_come_first_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    for count in range(5):
+        path = tmp_path / result_name({"seed": count})
+        path.write_bytes(encode(AUDIO, {"seed": count}))
+        os.utime(path, (1000 + count, 1000 + count))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ("f" * 32 + ".wav")).write_text("not audio")
+    (tmp_path / ".making-rs-1-5-abc").write_bytes(b"half")
+
+    async def work() -> None:
+        store = outputs(tmp_path)
+        assert [r.parameters["seed"] for r in await store.latest(3)] == [4, 3, 2]
+        os.unlink(tmp_path / result_name({"seed": 4}))
+        assert [r.parameters["seed"] for r in await store.latest(3)] == [3, 2, 1], "a removed file is gone"
+
+    run(work)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "notes.txt", ".making-rs-1", "A" * 32 + ".wav", ""])
+def test_only_results_can_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotFound):
+        run(lambda: outputs(tmp_path).read(name))
+
+
+def test_only_stale_leftovers_of_this_node_are_removed(tmp_path: Path) -> None:
+    for name, age in ((".making-rs-1-1-a", 7200), (".making-rs-1-2-b", 5), (".making-rs-2-1-c", 7200)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    run(lambda: outputs(tmp_path).remove_stale())
+    assert sorted(os.listdir(tmp_path)) == [".making-rs-1-2-b", ".making-rs-2-1-c"]
+
+
+def test_a_missing_directory_is_told_with_its_reason(tmp_path: Path) -> None:
+    store = outputs(tmp_path / "away")
+
+    async def work() -> None:
+        await store.probe()
+        await store.begin("0" * 32 + ".wav")
+
+    with pytest.raises(
+        OutputsUnavailable, match=r"no such file or directory.*rs-1.*is the share mounted"
+    ) as caught:
+        run(work)
+    assert caught.value.status == 503
+    assert caught.value.retry_after == 5
+    assert "away" in (store.problem or "")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_share_is_507_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    async def work() -> None:
+        pending = await outputs(tmp_path).begin("0" * 32 + ".wav")
+        monkeypatch.setattr(os, "fsync", full)
+        await pending.commit(b"data")
+
+    with pytest.raises(OutputsFull) as caught:
+        run(work)
+    assert caught.value.status == 507
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_share_that_hangs_fails_within_the_limit_then_at_once_then_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    real = os.open
+
+    def hang(*args: Any, **options: Any) -> int:
+        back.wait(20)
+        return real(*args, **options)
+
+    async def work() -> None:
+        store = outputs(tmp_path, time_limit=0.3)
+        monkeypatch.setattr(os, "open", hang)
+        began = time.monotonic()
+        with pytest.raises(OutputsUnavailable, match=r"did not answer within 0\.3 s"):
+            await store.begin("0" * 32 + ".wav")
+        assert time.monotonic() - began < 1
+        began = time.monotonic()
+        for _ in range(50):
+            with pytest.raises(OutputsUnavailable):
+                await store.begin("0" * 32 + ".wav")
+        assert time.monotonic() - began < 2, "they did not wait each for itself"
+        assert threading.active_count() < 20
+        back.set()
+        monkeypatch.setattr(os, "open", real)
+        await asyncio.sleep(0.5)
+        pending = await store.begin("1" * 32 + ".wav")
+        await pending.commit(b"data")
+        assert store.problem is None
+        for _ in range(50):  # what was opened too late is taken back
+            if os.listdir(tmp_path) == ["1" * 32 + ".wav"]:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(os.listdir(tmp_path))
+
+    run(work)
+
+
+def test_a_cancelled_begin_leaves_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = outputs(tmp_path)
+        for turns in range(30):
+            task = asyncio.create_task(store.begin("0" * 32 + ".wav"))
+            for _ in range(turns % 6):
+                await asyncio.sleep(0.0003)
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                await task.result().discard()
+        await asyncio.sleep(0.3)
+
+    run(work)
+    assert os.listdir(tmp_path) == []
