@@ -1,0 +1,74 @@
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../config/schema";
+import { Director } from "./director";
+import { OutputsShare } from "./outputsShare";
+import type { Machine } from "./platform/machine";
+import { RealServer } from "./realServer";
+import type { Release } from "./release";
+import { SpeechService } from "./speechService";
+import { Verification } from "./verification";
+
+export interface ClusterArgs {
+  readonly config: ClusterConfig;
+  /** Every machine of the cluster, from either platform, in the order of the config. */
+  readonly machines: readonly Machine[];
+  /** The version of the speech app to run. */
+  readonly release: Release;
+  /** The VRRPv2 password. */
+  readonly vrrpPassword?: pulumi.Input<string> | undefined;
+}
+
+/** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
+export class Cluster extends pulumi.ComponentResource {
+  /** Where clients find the service. */
+  readonly url: string;
+
+  constructor(name: string, args: ClusterArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:Cluster", name, {}, opts);
+    const { config, machines } = args;
+    const parent = { parent: this };
+    const withRole = (role: Machine["role"]) => machines.filter((machine) => machine.role === role);
+
+    const directors: Director[] = [];
+    for (const machine of withRole("director")) {
+      directors.push(
+        new Director(
+          `${name}-${machine.name}`,
+          {
+            machine,
+            config,
+            vrrpPassword: args.vrrpPassword,
+            after: directors.map((peer) => peer.configured),
+          },
+          parent,
+        ),
+      );
+    }
+    const realServers = withRole("realServer").map(
+      (machine) => new RealServer(`${name}-${machine.name}`, { machine, config }, parent),
+    );
+    const share = new OutputsShare(
+      `${name}-outputs`,
+      { config, storage: withRole("storage")[0], realServers },
+      parent,
+    );
+    const service = new SpeechService(
+      `${name}-speech`,
+      { config, realServers, mounts: share.mounts, release: args.release },
+      parent,
+    );
+    new Verification(
+      `${name}-verification`,
+      {
+        config,
+        client: withRole("client")[0],
+        content: [...directors, ...realServers, share, service].map(({ content }) => content),
+        dependsOn: [...directors.map(({ configured }) => configured), ...service.activated],
+      },
+      parent,
+    );
+
+    this.url = `http://${config.vip}:${config.port}`;
+    this.registerOutputs({ url: this.url });
+  }
+}

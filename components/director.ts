@@ -1,0 +1,133 @@
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../config/schema";
+import { renderHealthConfig, renderHealthUnit } from "../render/health";
+import { renderKeepalivedAuth, renderKeepalivedConfig, renderKeepalivedDropIn } from "../render/keepalived";
+import { kernelModules } from "../render/modules";
+import { paths } from "../render/paths";
+import { renderSnatRules, renderSnatUnit } from "../render/snat";
+import { directorSysctls } from "../render/sysctls";
+import type { Machine } from "./platform/machine";
+import { hostFile } from "./remote/hostFiles";
+import { applier, type LayerContent, layer } from "./remote/layer";
+import { rootFile, rootProgram } from "./remote/manifest";
+
+export interface DirectorArgs {
+  readonly machine: Machine;
+  readonly config: ClusterConfig;
+  /** The VRRPv2 password. Needed when `vrrp.authentication` is `PASS`, else ignored. */
+  readonly vrrpPassword?: pulumi.Input<string> | undefined;
+  /**
+   * What must be configured before this director is: its peer. Two directors that reload together could both let go
+   * of the VIP.
+   */
+  readonly after?: readonly pulumi.Resource[];
+}
+
+/** A director: IPVS in the kernel, keepalived over it, and the poller that tells keepalived who is ready. */
+export class Director extends pulumi.ComponentResource {
+  /** The machine's last layer. */
+  readonly configured: pulumi.Resource;
+  /** What its layers hold, for whoever must act when any of it changes. */
+  readonly content: pulumi.Output<string>;
+
+  constructor(name: string, args: DirectorArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:Director", name, {}, opts);
+    const { machine, config } = args;
+    const parent = { parent: this };
+
+    const programs = applier(`${name}-applier`, machine, parent);
+    const before: pulumi.Resource[] = [programs, ...(args.after ?? [])];
+    if (config.vrrp.authentication === "PASS") {
+      if (args.vrrpPassword === undefined) {
+        throw new pulumi.RunError("vrrp.authentication is PASS, but vrrpPassword is not set.");
+      }
+      const auth = pulumi.secret(args.vrrpPassword).apply(authContent);
+      before.push(
+        layer(`${name}-auth`, machine, "director-auth", auth, { ...parent, dependsOn: [programs] }),
+      );
+    }
+    const director = layer(`${name}-director`, machine, "director", directorContent(config, machine.name), {
+      ...parent,
+      dependsOn: before,
+    });
+
+    this.configured = director;
+    this.content = director.stdin.apply((text) => text ?? "");
+    this.registerOutputs({ machine: machine.name, address: machine.address });
+  }
+}
+
+/** The password's own layer, so that it neither hides nor appears in the diff of keepalived's configuration. */
+function authContent(password: string): LayerContent {
+  return {
+    secret: true,
+    directories: { "/etc/keepalived": { mode: "0755", owner: "root:root" } },
+    files: {
+      [paths.keepalivedAuth]: rootFile(renderKeepalivedAuth(password), {
+        mode: "0600",
+        notify: ["reload:keepalived.service"],
+      }),
+    },
+  };
+}
+
+function directorContent(config: ClusterConfig, machineName: string): LayerContent {
+  const polled = config.loadBalancer.check.kind === "poller";
+  const health: Pick<LayerContent, "files" | "units"> = polled
+    ? {
+        files: {
+          [paths.healthPoller]: rootProgram(hostFile("health-poller.py"), {
+            notify: ["restart:cosyvoice-health.service"],
+          }),
+          [paths.healthConfig]: rootFile(renderHealthConfig(config, machineName), {
+            notify: ["reload:cosyvoice-health.service"],
+          }),
+          [paths.healthUnit]: rootFile(renderHealthUnit(), {
+            notify: ["restart:cosyvoice-health.service"],
+          }),
+        },
+        units: { "cosyvoice-health.service": { enabled: true, started: true } },
+      }
+    : {};
+  const snat: Pick<LayerContent, "files" | "units"> =
+    config.loadBalancer.forwarding === "NAT"
+      ? {
+          files: {
+            [paths.snatRules]: rootFile(renderSnatRules(config), {
+              check: "nft -c -f {}",
+              notify: ["reload:cosyvoice-snat.service"],
+            }),
+            [paths.snatUnit]: rootFile(renderSnatUnit()),
+          },
+          units: { "cosyvoice-snat.service": { enabled: true, started: true } },
+        }
+      : {};
+  return {
+    packages: ["keepalived", "ipvsadm", ...(snat.files ? ["nftables"] : [])],
+    modules: kernelModules(config, "director"),
+    sysctls: directorSysctls(config),
+    files: {
+      ...health.files,
+      ...snat.files,
+      [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
+        notify: ["restart:keepalived.service"],
+      }),
+      [paths.keepalivedConfig]: rootFile(renderKeepalivedConfig(config, machineName), {
+        mode: "0640",
+        // 6: only remarks about script security (keepalived(8), --config-test).
+        check: "keepalived -t -f {}",
+        checkOk: [0, 6],
+        notify: ["reload:keepalived.service"],
+      }),
+    },
+    units: { ...health.units, ...snat.units, "keepalived.service": { enabled: true, started: true } },
+    checks: [
+      { name: "keepalived runs", run: "systemctl is-active --quiet keepalived.service", within: 20 },
+      {
+        name: "the kernel has the virtual service",
+        run: `ipvsadm -Ln -t ${config.vip}:${config.port}`,
+        within: 20,
+      },
+    ],
+  };
+}

@@ -1,0 +1,83 @@
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../config/schema";
+import { paths } from "../render/paths";
+import { renderExports, renderNfsServerConfig, renderOutputsMount } from "../render/share";
+import type { Machine } from "./platform/machine";
+import type { RealServer } from "./realServer";
+import { applier, type LayerContent, layer } from "./remote/layer";
+import { rootFile } from "./remote/manifest";
+
+export interface OutputsShareArgs {
+  readonly config: ClusterConfig;
+  /** The machine that serves the share; undefined when the config names an export that exists already. */
+  readonly storage?: Machine | undefined;
+  readonly realServers: readonly RealServer[];
+}
+
+/** The share that makes every result visible on every node, mounted at `/root/CosyVoice/outputs`. */
+export class OutputsShare extends pulumi.ComponentResource {
+  /** By real server: the layer that mounts the share there. */
+  readonly mounts: ReadonlyMap<string, pulumi.Resource>;
+  readonly content: pulumi.Output<string>;
+
+  constructor(name: string, args: OutputsShareArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:OutputsShare", name, {}, opts);
+    const { config, storage } = args;
+    const parent = { parent: this };
+
+    const server: pulumi.Resource[] = [];
+    if (storage) {
+      const programs = applier(`${name}-applier`, storage, parent);
+      server.push(
+        layer(`${name}-export`, storage, "outputs-export", exportContent(config), {
+          ...parent,
+          dependsOn: [programs],
+        }),
+      );
+    }
+    const mounts = args.realServers.map(({ machine, configured }) => {
+      const mount = layer(`${name}-${machine.name}`, machine, "outputs", mountContent(config), {
+        ...parent,
+        dependsOn: [configured, ...server],
+      });
+      return [machine.name, mount] as const;
+    });
+
+    this.mounts = new Map(mounts);
+    this.content = pulumi.all(mounts.map(([, mount]) => mount.stdin)).apply((texts) => texts.join(""));
+    this.registerOutputs({ path: paths.outputs });
+  }
+}
+
+function exportContent(config: ClusterConfig): LayerContent {
+  const { storage, service } = config;
+  if (storage.kind !== "machine") throw new Error("an existing export needs no storage machine");
+  return {
+    packages: ["nfs-kernel-server"],
+    users: [{ name: service.user, uid: service.uid, home: "/nonexistent" }],
+    directories: { [storage.path]: { mode: "0755", owner: `${service.user}:${service.user}` } },
+    files: {
+      [paths.nfsServerConfig]: rootFile(renderNfsServerConfig(), {
+        notify: ["restart:nfs-kernel-server.service"],
+      }),
+      [paths.exports]: rootFile(renderExports(config), { notify: ["run:exportfs -ra"] }),
+    },
+    units: { "nfs-kernel-server.service": { enabled: true, started: true } },
+    onRemove: ["exportfs -ra || true"],
+  };
+}
+
+function mountContent(config: ClusterConfig): LayerContent {
+  return {
+    directories: { [paths.service]: { mode: "0755", owner: "root:root" } },
+    files: {
+      [paths.outputsMount]: rootFile(renderOutputsMount(config), {
+        notify: ["restart:root-CosyVoice-outputs.mount"],
+      }),
+    },
+    units: { "root-CosyVoice-outputs.mount": { enabled: true, started: true } },
+    checks: [{ name: "the share is mounted", run: `mountpoint -q ${paths.outputs}`, within: 45 }],
+    // systemd makes the mount point and leaves it behind.
+    onRemove: [`rmdir --ignore-fail-on-non-empty ${paths.outputs} || true`],
+  };
+}

@@ -1,0 +1,71 @@
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../config/schema";
+import { kernelModules } from "../render/modules";
+import { paths } from "../render/paths";
+import { realServerSysctls } from "../render/sysctls";
+import { renderVipUnit } from "../render/vip";
+import type { Machine } from "./platform/machine";
+import { hostFile } from "./remote/hostFiles";
+import { applier, type LayerContent, layer } from "./remote/layer";
+import { rootFile, rootProgram } from "./remote/manifest";
+
+export interface RealServerArgs {
+  readonly machine: Machine;
+  readonly config: ClusterConfig;
+}
+
+/**
+ * A machine made ready to stand behind the directors: its packages, and for DR and TUN the VIP on a device of its
+ * own with ARP suppressed first, so that it takes the VIP's packets and never claims the address on the wire.
+ */
+export class RealServer extends pulumi.ComponentResource {
+  readonly machine: Machine;
+  /** The machine's last layer of its own; the share and the service come after it. */
+  readonly configured: pulumi.Resource;
+  readonly content: pulumi.Output<string>;
+
+  constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:RealServer", name, {}, opts);
+    this.machine = args.machine;
+    const programs = applier(`${name}-applier`, args.machine, { parent: this });
+    const realServer = layer(
+      `${name}-real-server`,
+      args.machine,
+      "real-server",
+      realServerContent(args.config),
+      {
+        parent: this,
+        dependsOn: [programs],
+      },
+    );
+    this.configured = realServer;
+    this.content = realServer.stdin.apply((text) => text ?? "");
+    this.registerOutputs({ machine: args.machine.name, address: args.machine.address });
+  }
+}
+
+function realServerContent(config: ClusterConfig): LayerContent {
+  const packages = [
+    "curl",
+    "nfs-common",
+    "python3-venv",
+    ...(config.service.engine === "cpu" ? ["espeak-ng"] : []),
+  ];
+  const common: LayerContent = {
+    packages,
+    modules: kernelModules(config, "realServer"),
+    sysctls: realServerSysctls(config),
+  };
+  // With NAT the real server never sees the VIP.
+  if (config.loadBalancer.forwarding === "NAT") return common;
+  return {
+    ...common,
+    files: {
+      [paths.vipOnLo]: rootProgram(hostFile("vip-on-lo")),
+      [paths.vipUnit]: rootFile(renderVipUnit(config), {
+        notify: ["restart:cosyvoice-vip.service"],
+      }),
+    },
+    units: { "cosyvoice-vip.service": { enabled: true, started: true } },
+  };
+}

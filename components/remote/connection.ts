@@ -1,0 +1,35 @@
+import type { types } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+import type { Machine, SshAccess, SshEndpoint } from "../platform/machine";
+
+/**
+ * Dials before giving up. A jump host sheds connections above sshd's MaxStartups (10:30:100 by default), which
+ * a few more tries get through; a machine that is off was already named by the preflight.
+ */
+const DIAL_ERROR_LIMIT = 8;
+
+function dial(endpoint: SshEndpoint, access: SshAccess) {
+  return {
+    host: endpoint.address,
+    port: endpoint.port,
+    user: endpoint.user,
+    hostKey: endpoint.hostKey,
+    dialErrorLimit: DIAL_ERROR_LIMIT,
+    perDialTimeout: access.connectTimeout,
+    ...(access.privateKey === undefined ? {} : { privateKey: pulumi.secret(access.privateKey) }),
+  };
+}
+
+/** The connection settings of `@pulumi/command` for a machine, with its host key pinned. */
+export function connectionTo(machine: Machine): types.input.remote.ConnectionArgs {
+  const { endpoint, access } = machine;
+  return {
+    ...dial(endpoint, access),
+    ...(access.jumpHost === undefined ? {} : { proxy: dial(access.jumpHost, access) }),
+  };
+}
+
+/** `command` as the machine's login user must type it to have root's rights. */
+export function asRoot(machine: Machine, command: string): string {
+  return machine.endpoint.user === "root" ? command : `sudo -n ${command}`;
+}

@@ -1,0 +1,77 @@
+import { remote } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+import type { Machine } from "../platform/machine";
+import { asRoot, connectionTo } from "./connection";
+import { hostFile } from "./hostFiles";
+import type { Manifest } from "./manifest";
+
+/** Where the programs of this project live on a machine. */
+export const PROGRAMS = "/usr/local/lib/cosyvoice-lvs";
+
+const APPLIER = `${PROGRAMS}/apply`;
+
+/**
+ * What every remote command of this project shares.
+ *
+ * - No `triggers`: they replace, and a replacement runs the old `delete` after the new `create`, which would wipe
+ *   what was just written. `deleteBeforeReplace` covers the replacement that somebody asks for by hand.
+ * - `addPreviousOutputInEnv: false`: sshd refuses to set unknown variables, and each refusal is a warning.
+ */
+function common(machine: Machine) {
+  return { connection: connectionTo(machine), addPreviousOutputInEnv: false } as const;
+}
+
+/**
+ * Installs the applier on a machine: the program that {@link layer} calls. It is its own command so that a layer's
+ * error shows the step that failed rather than the text of a script.
+ */
+export function applier(name: string, machine: Machine, opts: pulumi.CustomResourceOptions): remote.Command {
+  return new remote.Command(
+    name,
+    {
+      ...common(machine),
+      create: asRoot(machine, "sh -s install"),
+      delete: asRoot(machine, "sh -s remove"),
+      stdin: hostFile("bootstrap.sh").replace("@APPLIER@", () => hostFile("apply.py")),
+    },
+    { ...opts, deleteBeforeReplace: true },
+  );
+}
+
+/** What a caller says of a layer; its name and owner are added here. */
+export type LayerContent = Omit<Manifest, "layer" | "owner">;
+
+/**
+ * One layer of a machine's configuration, applied by one remote command: one SSH session, and a preview whose diff
+ * is the line of the file that will change. Deleting it takes away what the layer brought.
+ *
+ * @param layerName DNS label, the key of the layer's record on the machine.
+ * @param content plain data, or an output when it holds a secret; mark that one `secret: true`.
+ */
+export function layer(
+  name: string,
+  machine: Machine,
+  layerName: string,
+  content: pulumi.Input<LayerContent>,
+  opts: pulumi.CustomResourceOptions,
+): remote.Command {
+  const owner = `${pulumi.getStack()}/${machine.name}`;
+  const serialise = (given: LayerContent): string => {
+    const manifest: Manifest = { layer: layerName, owner, ...given };
+    return `${JSON.stringify(manifest, undefined, 1)}\n`;
+  };
+  return new remote.Command(
+    name,
+    {
+      ...common(machine),
+      create: asRoot(machine, `${APPLIER} apply`),
+      delete: asRoot(machine, `${APPLIER} remove ${layerName} --owner ${owner}`),
+      stdin: isPlain(content) ? serialise(content) : pulumi.output(content).apply(serialise),
+    },
+    { ...opts, deleteBeforeReplace: true },
+  );
+}
+
+function isPlain(content: pulumi.Input<LayerContent>): content is LayerContent {
+  return !pulumi.Output.isInstance(content) && !(content instanceof Promise);
+}

@@ -1,0 +1,83 @@
+import { createHash } from "node:crypto";
+import { local, remote } from "@pulumi/command";
+import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../config/schema";
+import type { Machine } from "./platform/machine";
+import { asRoot, connectionTo } from "./remote/connection";
+import { hostFile } from "./remote/hostFiles";
+import { applier, type LayerContent, layer, PROGRAMS } from "./remote/layer";
+import { rootProgram } from "./remote/manifest";
+
+export interface VerificationArgs {
+  readonly config: ClusterConfig;
+  /** Where the cluster is looked at from; undefined is the computer that deploys. */
+  readonly client?: Machine | undefined;
+  /** The text of everything that was configured: the check is made again when any of it changes. */
+  readonly content: readonly pulumi.Input<string>[];
+  readonly dependsOn: readonly pulumi.Resource[];
+}
+
+/**
+ * The last resource of a deployment: asks the cluster, from where a client stands, for sentences until every real
+ * server has spoken, and asks the network who claims the VIP. A finding fails the deployment.
+ */
+export class Verification extends pulumi.ComponentResource {
+  constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:Verification", name, {}, opts);
+    const { client } = args;
+    const stdin = pulumi
+      .all([...args.content])
+      .apply((texts) => `${JSON.stringify(expectations(args.config, digest(texts)), undefined, 1)}\n`);
+    const common = { stdin, addPreviousOutputInEnv: false };
+
+    if (client) {
+      const programs = applier(`${name}-applier`, client, { parent: this });
+      const installed = layer(`${name}-program`, client, "verification", programContent(), {
+        parent: this,
+        dependsOn: [programs],
+      });
+      new remote.Command(
+        `${name}-${client.name}`,
+        { ...common, connection: connectionTo(client), create: asRoot(client, VERIFY) },
+        { parent: this, dependsOn: [installed, ...args.dependsOn] },
+      );
+    } else {
+      new local.Command(
+        `${name}-here`,
+        { ...common, create: "python3 host/verify.py" },
+        { parent: this, dependsOn: [...args.dependsOn] },
+      );
+    }
+    this.registerOutputs({});
+  }
+}
+
+const VERIFY = `${PROGRAMS}/verify`;
+
+function programContent(): LayerContent {
+  return { files: { [VERIFY]: rootProgram(hostFile("verify.py")) } };
+}
+
+/** What `host/verify.py` is told to find. */
+function expectations(config: ClusterConfig, deployment: string) {
+  const { verification } = config;
+  const nameAndAddress = ({ name, address }: { readonly name: string; readonly address: string }) => ({
+    name,
+    address,
+  });
+  return {
+    deployment,
+    vip: config.vip,
+    port: config.port,
+    sentence: verification.sentence,
+    timeout: verification.timeout,
+    scheduler: config.loadBalancer.scheduler,
+    directors: config.directors.map(nameAndAddress),
+    realServers: config.realServers.map(nameAndAddress),
+    sourceAddresses: verification.sourceAddresses,
+  };
+}
+
+function digest(texts: readonly string[]): string {
+  return createHash("sha256").update(texts.join("\n")).digest("hex").slice(0, 16);
+}

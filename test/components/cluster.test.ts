@@ -1,0 +1,133 @@
+import assert from "node:assert/strict";
+import { Cluster } from "../../components/cluster";
+import type { Manifest } from "../../components/remote/manifest";
+import { machinesFor, parsed, rawConfig, release } from "./fixture";
+import { type Registered, settled, startMocks } from "./mocks";
+
+const COMMAND = "command:remote:Command";
+
+async function deploy(raw: Record<string, unknown>, vrrpPassword?: string): Promise<Registered[]> {
+  const registered = await startMocks();
+  const config = parsed(raw);
+  new Cluster("c", { config, machines: machinesFor(config), release, vrrpPassword });
+  await settled();
+  return registered;
+}
+
+function named(registered: Registered[], name: string): Registered {
+  const found = registered.filter((resource) => resource.name === name);
+  assert.equal(found.length, 1, `exactly one resource is called ${name}`);
+  return found[0] as Registered;
+}
+
+function manifest(registered: Registered[], name: string): Manifest {
+  return JSON.parse(String(named(registered, name).inputs.stdin)) as Manifest;
+}
+
+describe("Cluster", () => {
+  it("has exactly these children, keyed by machine name", async () => {
+    const registered = await deploy(rawConfig());
+    assert.deepEqual(registered.map(({ type, name }) => `${type} ${name}`).sort(), [
+      `${COMMAND} c-director-1-applier`,
+      `${COMMAND} c-director-1-director`,
+      `${COMMAND} c-director-2-applier`,
+      `${COMMAND} c-director-2-director`,
+      `${COMMAND} c-outputs-applier`,
+      `${COMMAND} c-outputs-export`,
+      `${COMMAND} c-outputs-rs-1`,
+      `${COMMAND} c-outputs-rs-2`,
+      `${COMMAND} c-rs-1-applier`,
+      `${COMMAND} c-rs-1-real-server`,
+      `${COMMAND} c-rs-2-applier`,
+      `${COMMAND} c-rs-2-real-server`,
+      `${COMMAND} c-speech-rs-1`,
+      `${COMMAND} c-speech-rs-1-stage`,
+      `${COMMAND} c-speech-rs-2`,
+      `${COMMAND} c-speech-rs-2-stage`,
+      `${COMMAND} c-verification-applier`,
+      `${COMMAND} c-verification-client`,
+      `${COMMAND} c-verification-program`,
+      "cosyvoice-lvs:index:Cluster c",
+      "cosyvoice-lvs:index:Director c-director-1",
+      "cosyvoice-lvs:index:Director c-director-2",
+      "cosyvoice-lvs:index:OutputsShare c-outputs",
+      "cosyvoice-lvs:index:RealServer c-rs-1",
+      "cosyvoice-lvs:index:RealServer c-rs-2",
+      "cosyvoice-lvs:index:SpeechService c-speech",
+      "cosyvoice-lvs:index:Verification c-verification",
+    ]);
+  });
+
+  it("pins a host key on every connection, and never asks for triggers", async () => {
+    for (const { type, name, inputs } of await deploy(rawConfig())) {
+      if (type !== COMMAND) continue;
+      const connection = inputs.connection as Record<string, unknown>;
+      assert.match(String(connection.hostKey), /^ssh-ed25519 A+$/, name);
+      assert.equal(inputs.triggers, undefined, name);
+      assert.equal(inputs.addPreviousOutputInEnv, false, name);
+    }
+  });
+
+  it("writes who owns a layer into its manifest and into its removal", async () => {
+    const registered = await deploy(rawConfig());
+    const { layer, owner } = manifest(registered, "c-rs-2-real-server");
+    assert.deepEqual({ layer, owner }, { layer: "real-server", owner: "test/rs-2" });
+    assert.equal(
+      named(registered, "c-rs-2-real-server").inputs.delete,
+      "/usr/local/lib/cosyvoice-lvs/apply remove real-server --owner test/rs-2",
+    );
+  });
+
+  it("configures keepalived only with a text that keepalived has accepted", async () => {
+    const file = manifest(await deploy(rawConfig()), "c-director-1-director").files?.[
+      "/etc/keepalived/keepalived.conf"
+    ];
+    assert.ok(file);
+    const { check, checkOk, mode, notify } = file;
+    assert.deepEqual(
+      { check, checkOk, mode, notify },
+      { check: "keepalived -t -f {}", checkOk: [0, 6], mode: "0640", notify: ["reload:keepalived.service"] },
+    );
+  });
+
+  it("keeps the VRRP password out of every manifest but its own, where it is a secret", async () => {
+    const raw = {
+      ...rawConfig(),
+      vrrpPassword: "planted7",
+      vrrp: { version: 2, advertInterval: 1, authentication: "PASS" },
+    };
+    const registered = await deploy(raw, "planted7");
+    const where = registered
+      .filter(({ inputs }) => JSON.stringify(inputs).includes("planted7"))
+      .map(({ name }) => name);
+    assert.deepEqual(where, ["c-director-1-auth", "c-director-2-auth"]);
+    assert.equal(manifest(registered, "c-director-1-auth").secret, true);
+    assert.deepEqual(named(registered, "c-director-1-auth").secrets, ["connection", "stdin"]);
+  });
+
+  it("puts no VIP on real servers behind NAT", async () => {
+    const raw = { ...rawConfig(), loadBalancer: { forwarding: "NAT" } };
+    assert.equal(manifest(await deploy(raw), "c-rs-1-real-server").units, undefined);
+  });
+
+  it("verifies from the deploying computer when no client machine is given", async () => {
+    const registered = await deploy({ ...rawConfig(), verification: {} });
+    const { type, inputs } = named(registered, "c-verification-here");
+    assert.equal(type, "command:local:Command");
+    assert.equal(inputs.create, "python3 host/verify.py");
+  });
+
+  it("verifies again when any configured text changes, and only then", async () => {
+    const digest = async (raw: Record<string, unknown>) =>
+      JSON.parse(String(named(await deploy(raw), "c-verification-client").inputs.stdin)).deployment as string;
+    const before = await digest(rawConfig());
+    assert.equal(await digest(rawConfig()), before);
+    assert.notEqual(await digest({ ...rawConfig(), vrrp: { advertInterval: 0.2 } }), before);
+  });
+
+  it("grows by the same resources for each real server", async () => {
+    const counts = await Promise.all([1, 2].map(() => 0));
+    for (const [index, size] of [10, 20].entries()) counts[index] = (await deploy(rawConfig(size))).length;
+    assert.equal((counts[1] ?? 0) - (counts[0] ?? 0), 10 * 6);
+  });
+});

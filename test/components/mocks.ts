@@ -1,0 +1,56 @@
+import * as pulumi from "@pulumi/pulumi";
+
+/** One resource that the program asked for. */
+export interface Registered {
+  readonly type: string;
+  readonly name: string;
+  /** Plain values, secrets among them. */
+  readonly inputs: Record<string, unknown>;
+  /** Which of the inputs are secret, as a whole or in part. */
+  readonly secrets: readonly string[];
+}
+
+/** The engine's mark on a secret (`@pulumi/pulumi/runtime/rpc`, specialSecretSig). */
+const SECRET = "1b47061264138c4ac30d75fd1eb44270";
+
+/**
+ * Starts Pulumi's mocks afresh.
+ *
+ * @returns the list in which every resource appears as it is registered.
+ */
+export async function startMocks(stack = "test"): Promise<Registered[]> {
+  const registered: Registered[] = [];
+  await pulumi.runtime.setMocks(
+    {
+      newResource: ({ type, name, inputs }) => {
+        const secrets = Object.keys(inputs).filter((key) =>
+          JSON.stringify(inputs[key] ?? null).includes(SECRET),
+        );
+        registered.push({ type, name, inputs: revealed(inputs) as Record<string, unknown>, secrets });
+        return { id: `${name}-id`, state: { ...inputs, stdout: "", stderr: "" } };
+      },
+      call: ({ inputs }) => inputs,
+    },
+    "cosyvoice-lvs",
+    stack,
+  );
+  return registered;
+}
+
+/** A value without the marks on its secrets. */
+function revealed(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(revealed);
+  if (typeof value !== "object" || value === null) return value;
+  if (Object.values(value).includes(SECRET) && "value" in value) return revealed(value.value);
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, revealed(inner)]));
+}
+
+/** The value of an output, awaited: an assertion inside an un-awaited `apply` passes even when it is false. */
+export function resolved<T>(output: pulumi.Output<T>): Promise<T> {
+  return new Promise((resolve) => output.apply((value) => resolve(value)));
+}
+
+/** Waits until everything the program asked for has been registered. */
+export async function settled(): Promise<void> {
+  await pulumi.runtime.disconnect();
+}
