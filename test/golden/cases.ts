@@ -15,6 +15,8 @@ import {
   renderRunScript,
   renderServiceEnvironment,
   renderServiceUnit,
+  renderSnatRules,
+  renderSnatUnit,
   renderSshConfig,
   renderVipUnit,
   type SshEntry,
@@ -131,7 +133,13 @@ export const goldenCases: readonly GoldenCase[] = [
   },
   {
     name: "nat",
-    texts: { ...firstDirector(nat), ...kernel(nat), "cosyvoice-vip.service": renderVipUnit(cluster(nat)) },
+    texts: {
+      ...firstDirector(nat),
+      ...kernel(nat),
+      "cosyvoice-vip.service": renderVipUnit(cluster(nat)),
+      "snat.nft": renderSnatRules(cluster(nat)),
+      "cosyvoice-snat.service": renderSnatUnit(),
+    },
   },
   {
     name: "check-http",

@@ -28,6 +28,8 @@ const packages: Readonly<Record<string, string>> = {
   ssh: "openssh-client",
   "ssh-keygen": "openssh-client",
   python3: "python3",
+  // nft itself runs inside it: checking rules takes the rights of a network namespace.
+  unshare: "util-linux nftables",
 };
 
 // Debian keeps keepalived where the PATH of an unprivileged user does not lead.
@@ -175,6 +177,15 @@ describe("systemd", () => {
     const { said } = run("systemd-escape", ["--path", "--suffix=mount", paths.outputs]);
     assert.equal(paths.outputsMount, `/etc/systemd/system/${said.trim()}`);
   });
+});
+
+describe("nft", () => {
+  for (const [name, file] of goldens(/\.nft$/)) {
+    it(`accepts ${name}/${file}`, () => {
+      const { status, said } = run("unshare", ["-Urn", "nft", "-c", "-f", goldenPath(name, file)]);
+      assert.deepEqual({ status, said }, { status: 0, said: "" });
+    });
+  }
 });
 
 describe("bash", () => {

@@ -1,0 +1,94 @@
+#!/bin/sh
+# Puts the applier on a machine, or takes this project's folders away again.
+#
+#   sh -s install < this text, with the program in the place of the marker below
+#   sh -s remove  < the same
+#
+# install: sees that python3 is there and writes /usr/local/lib/cosyvoice-lvs/apply and its module, whole or not at all.
+# remove:  deletes that and what the applier kept, unless a layer is still on the machine.
+set -eu
+
+LIBRARY=/usr/local/lib/cosyvoice-lvs
+STATE=/var/lib/cosyvoice-lvs
+
+fail() {
+    printf 'cosyvoice-lvs: %s: %s\n' "$(uname -n)" "$1" >&2
+    exit 1
+}
+
+install_python() {
+    [ -x /usr/bin/python3 ] && return
+    command -v apt-get >/dev/null || fail "there is no /usr/bin/python3, and no apt-get to install it with"
+    export DEBIAN_FRONTEND=noninteractive
+    set -- apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 python3
+    if ! output=$("$@" 2>&1 </dev/null); then
+        apt-get update -q -o DPkg::Lock::Timeout=300 >/dev/null 2>&1 </dev/null || true
+        output=$("$@" 2>&1 </dev/null) || fail "python3 could not be installed:
+$(printf '%s\n' "$output" | tail -n 30)
+to do: see that this machine reaches its package mirror (apt-get update)"
+    fi
+}
+
+# The program is a module behind a launcher of a few lines: Python keeps the compiled form of a module, and compiling
+# would be most of a small layer's time on a slow machine.
+launcher() {
+    cat <<'END_OF_THE_LAUNCHER'
+#!/usr/bin/python3 -IS
+import sys
+
+sys.path.insert(0, "/usr/local/lib/cosyvoice-lvs/python")
+from applier import main
+
+sys.exit(main(sys.argv[1:]))
+END_OF_THE_LAUNCHER
+}
+
+# put TEXT FILE MODE: writes a file whole or not at all, and leaves one alone that is as it should be
+put() {
+    new=$(dirname "$2")/.${2##*/}.new
+    "$1" >"$new"
+    if cmp -s "$new" "$2"; then
+        rm -f "$new"
+        return
+    fi
+    chmod "$3" "$new"
+    # What was cut off on its way would not get as far as to tell its version.
+    output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "the applier does not run here:
+$output
+to do: Python 3.9 or newer must be /usr/bin/python3"
+    sync "$new"
+    mv -f "$new" "$2"
+}
+
+install_applier() {
+    umask 022
+    install_python
+    mkdir -p "$LIBRARY/python"
+    put applier "$LIBRARY/python/applier.py" 0644
+    put launcher "$LIBRARY/apply" 0755
+}
+
+remove_all() {
+    for record in "$STATE"/layers/*.json; do
+        [ -e "$record" ] || continue
+        layer=${record##*/}
+        echo "layer ${layer%.json} is still here; left alone"
+        return
+    done
+    rm -rf "$LIBRARY" "$STATE" /etc/cosyvoice-lvs /run/cosyvoice-lvs /run/cosyvoice-lvs.lock
+}
+
+applier() {
+    cat <<'END_OF_THE_APPLIER'
+@APPLIER@
+END_OF_THE_APPLIER
+}
+
+[ "$(id -u)" = 0 ] || fail "this must run as root, and runs as $(id -un)
+to do: set ssh.user to root, or to a user who may use sudo without a password"
+
+case "${1:-}" in
+install) install_applier ;;
+remove) remove_all ;;
+*) fail "say install or remove (received: ${1:-nothing})" ;;
+esac

@@ -1,0 +1,329 @@
+#!/usr/bin/python3 -IS
+"""Asks every real server how it is and tells keepalived, by two track files a server. Installed on directors.
+
+    health-poller /etc/cosyvoice-lvs/health.json
+
+The configuration: {"interval": s, "timeout": s, "failures": n, "trackDirectory": path,
+                    "servers": [{"name", "address", "port", "path"}]}; other keys of a server are not used.
+
+    answer to GET path           NAME      NAME.down  for keepalived (FILE_CHECK)
+    200                          0         0          serves with its configured weight
+    503                          -1000000  0          drain: weight 0, whatever it was; what runs finishes
+    anything else, or nothing,   as it was 1          dead: out of the pool; back with the first 200 or 503
+    `failures` times in a row
+
+Two files and not one with a great negative number, because keepalived 2.2.7 never gives its weight back to a
+server that was dead in that way when keepalived started.
+
+Every poll is a connection of its own: an accept queue that nobody empties is a way to be dead. Polls start
+`interval` apart whether or not the one before has ended, so a server that swallows packets is found out
+interval * (failures - 1) + timeout after its first lost poll. Files are replaced, never truncated, and only
+when something changed. A server without files is dead until its first answer; files that are there when the
+poller starts are believed, so its restart moves nobody. SIGHUP reads the configuration again; a wrong one is
+reported and the old one kept.
+
+A plain epoll loop and not asyncio, which took a sixth of a core of the emulated lab for three servers.
+"""
+
+import errno
+import heapq
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+DRAIN = -1000000  # beyond any weight: keepalived adds it to the weight and takes less than 0 for 0
+GRACE = (
+    30.0  # s until the files of a server that was taken out go: keepalived reads a missing file as "serve"
+)
+
+
+class Wrong(Exception):
+    """The configuration cannot be used."""
+
+
+def read_config(path):
+    """The configuration, checked as far as a mistake would empty the pool or crash the poller."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        numbers = {key: float(config[key]) for key in ("interval", "timeout", "failures")}
+        servers = {}
+        for server in config["servers"]:
+            name = server["name"]
+            if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
+                raise Wrong(f"{path}: a server cannot be called {name!r}")
+            servers[name] = (str(server["address"]), int(server["port"]), str(server.get("path", "/readyz")))
+        directory = config["trackDirectory"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Wrong(f"{path}: {type(error).__name__}: {error}") from error
+    for key, value in numbers.items():
+        if not value > 0:
+            raise Wrong(f"{path}: {key} is {value:g} and must be more than 0")
+    return numbers, servers, directory
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def notify(text):
+    """Tells systemd (sd_notify). Never waits for it: a systemd that is busy must not stop the polls."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+            except OSError:
+                pass  # it is said again with the next beat
+
+
+class Server:
+    """What is known of one real server, and its two files."""
+
+    def __init__(self, name, directory):
+        self.name, self.directory = name, directory
+        self.load, self.down = self.read(name), self.read(name + ".down")
+        self.failures = 0
+        self.started = 0  # polls so far
+        self.counted = 0  # the newest poll whose result was counted: a late one says nothing new
+        self.answered = False
+        if self.down is None:
+            self.write(load=DRAIN if self.load is None else self.load, down=1)
+
+    @property
+    def state(self):
+        return "dead" if self.down else "drain" if self.load else "serve"
+
+    def read(self, name):
+        try:
+            with open(os.path.join(self.directory, name), encoding="ascii") as file:
+                return int(file.read())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write(self, load, down):
+        """The weight first: a server that comes back must not serve for a moment when it is to be drained."""
+        if load != self.load:
+            self.replace(self.name, load)
+        if down != self.down:
+            self.replace(self.name + ".down", down)
+        self.load, self.down = load, down
+
+    def replace(self, name, value):
+        path = os.path.join(self.directory, name)
+        new = os.path.join(self.directory, "." + name + ".new")
+        with open(new, "w", encoding="ascii") as file:
+            file.write(f"{value}\n")
+        os.replace(new, path)
+
+    def result(self, poll, status, problem, failures):
+        """Takes the result of a poll: an HTTP status, or None and what went wrong."""
+        if poll < self.counted:
+            return
+        self.counted = poll
+        before = self.state
+        if status in (200, 503):
+            self.failures = 0
+            self.write(load=0 if status == 200 else DRAIN, down=0)
+            why = f"answered {status}"
+        else:
+            self.failures += 1
+            why = f"answered {status}" if status else problem
+            if self.failures >= failures:
+                why += f", {self.failures} in a row"
+                self.write(load=self.load or 0, down=1)
+        self.answered = True
+        if self.state != before:
+            say(f"{self.name}: {before} -> {self.state} ({why})")
+
+
+class Poll:
+    """One question to one server, from the connection to the status line."""
+
+    def __init__(self, server, target, number):
+        address, port, path = target
+        self.server, self.number, self.text = server, number, b""
+        self.over = False
+        request = f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: cosyvoice-lvs-health\r\n"
+        self.request = (request + "Connection: close\r\n\r\n").encode()
+        self.socket = socket.socket(
+            socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        self.error = self.socket.connect_ex((address, port))
+
+    def ready(self, events):
+        """Goes on with what the socket is ready for: None, or (HTTP status or None, what went wrong)."""
+        if self.request:
+            error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                return None, os.strerror(error)
+            self.socket.send(self.request)  # a new connection has room for so little
+            self.request = b""
+            return None
+        if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            return None
+        # As much as there is: closing on unread data would reset the connection.
+        text = self.socket.recv(65536)
+        self.text += text
+        if text and b"\n" not in self.text and len(self.text) < 1000:
+            return None
+        words = self.text.split(b"\n")[0].split()
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+            return None, "answered no HTTP" if self.text else "closed the connection"
+        return int(words[1]), None
+
+
+class Poller:
+    """All servers, the polls under way, and what is due when."""
+
+    def __init__(self, path):
+        self.path = path
+        self.numbers, self.targets, self.directory = read_config(path)
+        self.servers, self.polls = {}, {}  # by name; by file number
+        self.due, self.entries = [], 0  # heap of (time, number of the entry, action, argument)
+        self.epoll = select.epoll()
+        self.reload_asked = self.stop_asked = False
+        self.status = ""  # what systemd is to know, once every server has answered
+
+    def at(self, moment, action, argument=None):
+        self.entries += 1
+        heapq.heappush(self.due, (moment, self.entries, action, argument))
+
+    def apply(self):
+        """Brings the servers in line with the configuration."""
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        now = time.monotonic()
+        for name in [n for n in self.servers if n not in self.targets]:
+            del self.servers[name]
+        for index, name in enumerate(self.targets):
+            if name not in self.servers:
+                self.servers[name] = Server(name, self.directory)
+                # Spread over the interval.
+                self.at(
+                    now + self.numbers["interval"] * index / len(self.targets), self.ask, self.servers[name]
+                )
+        self.at(now + GRACE, self.sweep)
+
+    def sweep(self, _):
+        """Deletes the files of servers that are no longer there."""
+        wanted = {n for name in self.servers for n in (name, name + ".down")}
+        for name in os.listdir(self.directory):
+            if name not in wanted:
+                os.unlink(os.path.join(self.directory, name))
+
+    def reload(self):
+        try:
+            numbers, targets, directory = read_config(self.path)
+        except Wrong as error:
+            say(f"the configuration is as before: {error}")
+            return
+        if directory != self.directory:
+            raise Wrong(f"{self.path}: trackDirectory has changed")
+        self.numbers, self.targets = numbers, targets
+        self.apply()
+        say(f"configuration read: {len(self.servers)} servers")
+
+    def ask(self, server):
+        """Starts a poll, and sees to the next one whatever becomes of this."""
+        if self.servers.get(server.name) is not server:
+            return
+        now = time.monotonic()
+        self.at(now + self.numbers["interval"], self.ask, server)
+        poll = Poll(server, self.targets[server.name], server.started)
+        server.started += 1
+        if poll.error not in (0, errno.EINPROGRESS):
+            self.end(poll, None, os.strerror(poll.error))
+            return
+        self.polls[poll.socket.fileno()] = poll
+        self.epoll.register(poll.socket, select.EPOLLOUT)
+        self.at(now + self.numbers["timeout"], self.time_out, poll)
+
+    def time_out(self, poll):
+        if not poll.over:
+            self.end(poll, None, "no answer within {:g} s".format(self.numbers["timeout"]))
+
+    def go_on(self, number, events):
+        poll = self.polls[number]
+        asking = bool(poll.request)
+        try:
+            result = poll.ready(events)
+        except OSError as error:
+            result = None, error.strerror or str(error)
+        if result is not None:
+            self.end(poll, *result)
+        elif asking:
+            self.epoll.modify(poll.socket, select.EPOLLIN)
+
+    def end(self, poll, status, problem):
+        poll.over = True
+        self.polls.pop(poll.socket.fileno(), None)
+        poll.socket.close()  # which takes it out of the epoll set as well
+        if self.servers.get(poll.server.name) is poll.server:
+            poll.server.result(poll.number, status, problem, self.numbers["failures"])
+
+    def first_round(self):
+        """Tells systemd that keepalived may start, once there is a word about every server."""
+        if not self.status and all(server.answered for server in self.servers.values()):
+            states = [s.state for s in self.servers.values()]
+            counts = ", ".join(f"{states.count(s)} {s}" for s in ("serve", "drain", "dead") if s in states)
+            self.status = f"READY=1\nSTATUS={counts or 'no servers'}"
+            notify(self.status)
+            say(f"first round: {counts or 'no servers'}")
+
+    def beat(self, every):
+        notify(f"WATCHDOG=1\n{self.status}")
+        self.at(time.monotonic() + every, self.beat, every)
+
+    def run(self, watchdog):
+        """Until it is told to stop. OSError when the files cannot be written: going on would be a lie."""
+        self.apply()
+        if watchdog:
+            self.at(time.monotonic(), self.beat, watchdog / 4)
+        while not self.stop_asked:
+            if self.reload_asked:
+                self.reload_asked = False
+                self.reload()
+            now = time.monotonic()
+            while self.due and self.due[0][0] <= now:
+                _, _, action, argument = heapq.heappop(self.due)
+                action(argument)
+            self.first_round()
+            # A signal does not end the wait, so it is short.
+            wait = min(self.due[0][0] - time.monotonic(), 0.5) if self.due else 0.5
+            for number, events in self.epoll.poll(max(wait, 0)):
+                if number in self.polls:
+                    self.go_on(number, events)
+
+
+def main(arguments):
+    if len(arguments) != 1:
+        sys.stderr.write("usage: health-poller CONFIG.json\n")
+        return 2
+    try:
+        poller = Poller(arguments[0])
+
+        def note(number, _frame):
+            if number == signal.SIGHUP:
+                poller.reload_asked = True
+            else:
+                poller.stop_asked = True
+
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, note)
+        poller.run(int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6)
+    except Wrong as error:
+        sys.stderr.write(f"health-poller: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"health-poller: starting anew: {type(error).__name__}: {error}\n")
+        return 1
+    return 0  # the files stay: keepalived goes on with what was known last
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,133 @@
+#!/usr/bin/python3 -IS
+"""Says how one machine of a cluster is, as one JSON object. Sent over SSH by `scripts/cluster status`.
+
+It changes nothing.
+
+probe VIP PORT
+
+vip       the device that has the VIP, or null (a director that holds it has it on its network interface, a
+          real server on lo)
+ipvs      [{"address", "port", "forwarding", "weight", "active", "inactive"}] of the virtual service VIP:PORT
+          in the kernel's order; null when the kernel has no such service
+scheduler of that virtual service, or null
+units     {unit: systemd's word for its state}
+ready     true, or why GET /readyz on this machine did not say 200; null when nothing is meant to listen here
+outputs   what is mounted at /root/CosyVoice/outputs, or null
+layers    {layer: owner} as the applier keeps them
+"""
+
+import json
+import os
+import socket
+import sys
+
+UNITS = ("keepalived.service", "cosyvoice-health.service", "cosyvoice.service", "cosyvoice-vip.service")
+OUTPUTS = "/root/CosyVoice/outputs"
+LAYERS = "/var/lib/cosyvoice-lvs/layers"
+
+
+def command(*argv):
+    """Standard output of a program; empty when there is no such program."""
+    import subprocess
+
+    try:
+        return subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10
+        ).stdout.decode()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def vip_device(vip):
+    for line in command("ip", "-o", "-4", "address", "show").splitlines():
+        words = line.split()
+        if words[3].split("/")[0] == vip:
+            return words[1]
+    return None
+
+
+def virtual_service(vip, port):
+    """(scheduler, real servers) of a virtual service in /proc/net/ip_vs; (None, None) without it."""
+    wanted = f"{int.from_bytes(socket.inet_aton(vip), 'big'):08X}:{port:04X}"
+    scheduler, servers = None, None
+    try:
+        with open("/proc/net/ip_vs", encoding="ascii") as table:
+            for line in table:
+                words = line.split()
+                if words[0] == "TCP":
+                    if servers is not None:
+                        break
+                    if words[1] == wanted:
+                        scheduler, servers = words[2], []
+                elif words[0] == "->" and servers is not None and ":" in words[1]:
+                    address, _, number = words[1].partition(":")
+                    servers.append(
+                        {
+                            "address": socket.inet_ntoa(bytes.fromhex(address)),
+                            "port": int(number, 16),
+                            "forwarding": words[2],
+                            "weight": int(words[3]),
+                            "active": int(words[4]),
+                            "inactive": int(words[5]),
+                        }
+                    )
+    except OSError:
+        pass
+    return scheduler, servers
+
+
+def readiness(port):
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as connection:
+            connection.settimeout(3)
+            connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            status = connection.recv(4096).split(b"\r\n")[0].decode("latin-1")
+    except OSError as error:
+        return str(error)
+    return True if status.split(" ")[1:2] == ["200"] else status
+
+
+def outputs_source():
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        for line in mounts:
+            source, where = line.split(" ")[:2]
+            if where == OUTPUTS:
+                return source
+    return None
+
+
+def layers():
+    found = {}
+    try:
+        names = sorted(os.listdir(LAYERS))
+    except OSError:
+        return found
+    for name in names:
+        if name.endswith(".json"):
+            try:
+                with open(f"{LAYERS}/{name}", encoding="utf-8") as record:
+                    found[name[:-5]] = json.load(record).get("owner")
+            except (OSError, ValueError):
+                found[name[:-5]] = None
+    return found
+
+
+def main(vip, port):
+    states = command("systemctl", "is-active", *UNITS).splitlines()
+    units = dict(zip(UNITS, states))
+    scheduler, servers = virtual_service(vip, port)
+    serves = units.get("cosyvoice.service") not in (None, "inactive", "unknown")
+    report = {
+        "vip": vip_device(vip),
+        "scheduler": scheduler,
+        "ipvs": servers,
+        "units": units,
+        "ready": readiness(port) if serves else None,
+        "outputs": outputs_source(),
+        "layers": layers(),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,274 @@
+"""The poller, run as a program, against real servers that it can reach over the loopback interface."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+POLLER = pathlib.Path(__file__).resolve().parent.parent / "health-poller.py"
+DRAIN = "-1000000"
+NUMBERS = {"interval": 1, "timeout": 1, "failures": 1, "trackDirectory": "/x"}
+
+
+class Server:
+    """A real server that answers as told: with an HTTP status, "silent" (accepts and no more) or "text"."""
+
+    def __init__(self):
+        self.answer, self.paths, self.starts, self.held = 200, [], [], []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.starts.append(time.monotonic())
+                if self.answer == "silent":
+                    self.held.append(connection)
+                    continue
+                with connection, contextlib.suppress(OSError):
+                    self.paths.append(connection.recv(4096).decode().split("\r\n")[0])
+                    if self.answer == "text":
+                        connection.sendall(b"hello\r\n")
+                    else:
+                        connection.sendall(
+                            f"HTTP/1.1 {self.answer} X\r\nContent-Length: 2\r\n\r\nok".encode()
+                        )
+
+    def stop(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+class Poller:
+    def __init__(self, folder):
+        self.folder, self.track = folder, folder / "track"
+        self.config = folder / "health.json"
+        self.process, self.notified = None, []
+        self.bus = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.bus.bind(str(folder / "notify"))
+        self.bus.settimeout(0.05)
+
+    def configure(self, servers, **more):
+        entries = [
+            {
+                "name": n,
+                "address": "127.0.0.1",
+                "port": s if isinstance(s, int) else s.port,
+                "path": "/readyz",
+            }
+            for n, s in servers.items()
+        ]
+        numbers = {"interval": 0.1, "timeout": 0.2, "failures": 2, **more}
+        self.config.write_text(json.dumps({**numbers, "trackDirectory": str(self.track), "servers": entries}))
+
+    def start(self):
+        environment = {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": "400000"}
+        self.log = open(self.folder / "log", "a+")  # noqa: SIM115
+        command = [sys.executable, "-IS", str(POLLER), str(self.config)]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(10)
+
+    def files(self):
+        found = {}
+        for path in self.track.iterdir() if self.track.exists() else ():
+            with contextlib.suppress(FileNotFoundError):
+                found[path.name] = path.read_text().strip()
+        return {n: v for n, v in found.items() if not n.startswith(".")}
+
+    def wait(self, within=10.0, **wanted):
+        """Until the files say so: name="0/0" is what NAME and NAME.down hold."""
+        expected = {}
+        for name, value in wanted.items():
+            expected[name], expected[name + ".down"] = value.split("/")
+        deadline = time.monotonic() + within
+        while self.files() != expected:
+            assert time.monotonic() < deadline, (self.files(), expected, self.said())
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.01)
+
+    def said(self):
+        return (self.folder / "log").read_text()
+
+    def hear(self, text, within=10.0):
+        """Waits until systemd was told something."""
+        deadline = time.monotonic() + within
+        while not any(text in message for message in self.notified):
+            assert time.monotonic() < deadline, self.notified
+            with contextlib.suppress(socket.timeout):
+                self.notified.append(self.bus.recv(4096).decode())
+
+
+@pytest.fixture
+def poller(tmp_path):
+    poller = Poller(tmp_path)
+    yield poller
+    if poller.process and poller.process.poll() is None:
+        poller.process.kill()
+        poller.process.wait()
+
+
+def test_serve_drain_dead_and_back(poller):
+    a = Server()
+    poller.configure({"a": a})
+    poller.start()
+    poller.wait(a="0/0")
+    a.answer = 503
+    poller.wait(a=f"{DRAIN}/0")
+    a.answer = 500
+    poller.wait(a=f"{DRAIN}/1")
+    a.answer = 503  # alive again, and not for new work: no moment with its full weight
+    poller.wait(a=f"{DRAIN}/0")
+    a.answer = 200
+    poller.wait(a="0/0")
+    a.answer = "silent"
+    poller.wait(a="0/1")
+    a.answer = 200
+    poller.wait(a="0/0")
+    a.answer = "text"
+    poller.wait(a="0/1")
+    a.answer = 200
+    poller.wait(a="0/0")
+    a.stop()
+    poller.wait(a="0/1")
+    assert a.paths[0] == "GET /readyz HTTP/1.1"
+    transitions = [line for line in poller.said().splitlines() if "->" in line]
+    assert [t.split(" (")[0] for t in transitions] == [
+        "a: dead -> serve",
+        "a: serve -> drain",
+        "a: drain -> dead",
+        "a: dead -> drain",
+        "a: drain -> serve",
+        "a: serve -> dead",
+        "a: dead -> serve",
+        "a: serve -> dead",
+        "a: dead -> serve",
+        "a: serve -> dead",
+    ]
+    assert "(no answer within 0.2 s, 2 in a row)" in transitions[5]
+
+
+def test_one_failure_is_not_death(poller):
+    a = Server()
+    poller.configure({"a": a}, failures=3)
+    poller.start()
+    poller.wait(a="0/0")
+    for _ in range(3):
+        a.answer = 500
+        time.sleep(0.12)
+        a.answer = 200
+        time.sleep(0.25)
+    assert "serve -> dead" not in poller.said()
+
+
+def test_polls_keep_their_pace_while_nobody_answers(poller):
+    a = Server()
+    a.answer = "silent"
+    poller.configure({"a": a}, interval=0.1, timeout=1.0)
+    poller.start()
+    time.sleep(2.5)
+    assert len(a.starts) >= 12  # one poll a second, if each had waited for the one before
+
+
+def test_a_server_is_dead_until_it_has_answered_and_ready_is_said_after_the_first_round(poller):
+    a, b = Server(), Server()
+    b.answer = "silent"
+    poller.configure({"a": a, "b": b}, timeout=1.0)
+    poller.start()
+    poller.wait(a="0/0", b=f"{DRAIN}/1")
+    poller.hear("READY=1\nSTATUS=1 serve, 1 dead")
+    poller.hear("WATCHDOG=1\nREADY=1")
+    assert poller.stop() == 0
+    assert poller.files()["a.down"] == "0"  # its end moves nobody
+
+
+def test_a_restart_believes_what_is_there(poller):
+    a = Server()
+    a.answer = "silent"
+    poller.track.mkdir()
+    (poller.track / "a").write_text("0\n")
+    (poller.track / "a.down").write_text("0\n")
+    poller.configure({"a": a}, timeout=1.5)
+    poller.start()
+    time.sleep(1)
+    assert poller.files() == {"a": "0", "a.down": "0"}
+    poller.wait(a="0/1")
+
+
+def test_files_are_written_only_when_they_change_and_never_in_place(poller):
+    a = Server()
+    poller.configure({"a": a})
+    poller.start()
+    poller.wait(a="0/0")
+    before = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in poller.track.iterdir()}
+    time.sleep(0.5)
+    assert {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in poller.track.iterdir()} == before
+    a.answer = 503
+    poller.wait(a=f"{DRAIN}/0")
+    assert (poller.track / "a").stat().st_ino != before["a"][0]
+    assert (poller.track / "a.down").stat().st_ino == before["a.down"][0]
+
+
+def test_a_new_configuration_is_taken_up_and_a_wrong_one_is_not(poller):
+    a, b = Server(), Server()
+    poller.configure({"a": a})
+    poller.start()
+    poller.wait(a="0/0")
+    poller.configure({"a": a, "b": b})
+    poller.process.send_signal(signal.SIGHUP)
+    poller.wait(a="0/0", b="0/0")
+    poller.config.write_text("{")
+    poller.process.send_signal(signal.SIGHUP)
+    a.answer = 503
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
+    assert "the configuration is as before: " in poller.said()
+    # One that is taken out keeps its files for a while: without them keepalived would serve it.
+    poller.configure({"b": b})
+    poller.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    polls = len(a.starts)
+    time.sleep(0.3)
+    assert len(a.starts) == polls
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "JSONDecodeError"),
+        ("{}", "KeyError: 'interval'"),
+        (json.dumps({**NUMBERS, "interval": 0, "servers": []}), "interval is 0"),
+        (json.dumps({**NUMBERS, "servers": [{"name": "../x"}]}), "a server cannot be called '../x'"),
+    ],
+)
+def test_wrong_configurations(poller, text, expected):
+    poller.config.write_text(text)
+    poller.start()
+    assert poller.process.wait(10) == 1
+    assert expected in poller.said()
+    assert "Traceback" not in poller.said()
+
+
+def test_a_poller_that_cannot_write_says_so_and_ends(poller):
+    a = Server()
+    poller.configure({"a": a})
+    poller.start()
+    poller.wait(a="0/0")
+    for path in poller.track.iterdir():
+        path.unlink()
+    poller.track.rmdir()
+    a.answer = 503
+    assert poller.process.wait(10) == 1  # and systemd starts it anew
+    assert "starting anew: FileNotFoundError" in poller.said()

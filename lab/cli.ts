@@ -1,0 +1,169 @@
+import { Command } from "commander";
+import { resolveToolchain } from "../scripts/toolchain";
+import { LabError } from "./errors";
+import { installMissingPackages } from "./hostPackages";
+import { Lab } from "./lab";
+import { withLock } from "./lock";
+import { machineNamed } from "./machines";
+import { failureText, Progress } from "./progress";
+import { LabStack } from "./stack";
+import { statusText } from "./status";
+
+const lab = new Lab();
+const stack = new LabStack(lab);
+
+/** What starts, stops or removes the lab: one at a time. */
+function locked(work: () => Promise<void>): Promise<void> {
+  return withLock(`${lab.directory}.lock`, work);
+}
+
+async function up(options: { deploy: boolean; timings?: true }): Promise<void> {
+  const progress = new Progress();
+  try {
+    await progress.step("packages of this computer", () =>
+      installMissingPackages((text) => progress.say(text)),
+    );
+    if (options.deploy) {
+      await progress.step("toolchain", async (note) => {
+        note((await resolveToolchain({ say: note })).summary);
+      });
+    }
+    if ((await lab.vm.running()) === undefined) {
+      const images = await progress.step("images", (note) => lab.images(note));
+      await progress.step("virtual machine", (note) => lab.boot(images, note));
+    }
+    await progress.step("machines", (note) => lab.startMachines(note));
+    if (options.deploy) await progress.step("deployment", () => deploy(progress));
+  } finally {
+    if (options.timings) console.error(`\n${progress.table()}`);
+  }
+  console.log(
+    options.deploy ? `The service is at ${await lab.url()}` : "The machines are ready: scripts/lab status",
+  );
+}
+
+/** `pulumi up`, which shows its own progress. */
+async function deploy(progress: Progress): Promise<void> {
+  progress.pause();
+  const { exitCode } = await stack.run(["up", "--yes", "--skip-preview"], {
+    stdio: "inherit",
+    reject: false,
+  });
+  if (exitCode !== 0) {
+    throw new LabError(
+      `pulumi up failed (exit code ${exitCode}).`,
+      "Its own words are above. scripts/lab up tries again; scripts/lab pulumi cancel first, if it was killed.",
+    );
+  }
+}
+
+async function pulumi(args: string[]): Promise<void> {
+  const { exitCode } = await stack.run(withoutDashes(args), { stdio: "inherit", reject: false });
+  process.exitCode = exitCode ?? 1;
+}
+
+async function status(options: { json?: true }): Promise<void> {
+  const found = await lab.status();
+  console.log(options.json ? JSON.stringify(found, null, 2) : statusText(found));
+}
+
+/** Runs a command in a machine with this program's standard streams, and ends with its exit code. */
+async function exec(name: string, command: string[]): Promise<void> {
+  machineNamed(name);
+  await lab.requireRunning();
+  const tty = process.stdin.isTTY && process.stdout.isTTY;
+  const { exitCode } = await lab.exec(name, withoutDashes(command), { stdio: "inherit", reject: false }, tty);
+  process.exitCode = exitCode ?? 1;
+}
+
+/** `--` before the command is customary, and commander leaves it there. */
+function withoutDashes(command: string[]): string[] {
+  return command[0] === "--" ? command.slice(1) : command;
+}
+
+async function ssh(name: string, command: string[]): Promise<void> {
+  if (name !== "vm") machineNamed(name);
+  await lab.requireRunning();
+  const { exitCode } = await lab.ssh.spawn(name, withoutDashes(command), { stdio: "inherit", reject: false });
+  process.exitCode = exitCode ?? 1;
+}
+
+const program = new Command("lab")
+  .description(
+    "The cluster in a box: its machines in one virtual machine on this computer, and a stack on them.",
+  )
+  // Options behind a machine's name belong to the command that runs there.
+  .enablePositionalOptions()
+  .showHelpAfterError();
+
+program
+  .command("up")
+  .description("make or resume the lab, deploy the stack `lab` on it, print the URL")
+  .option("--no-deploy", "only the machines")
+  .option("--timings", "print a table of the steps' times at the end")
+  .action((options: { deploy: boolean; timings?: true }) => locked(() => up(options)));
+program
+  .command("down")
+  .description("shut the machines down; everything is kept")
+  .action(() => locked(() => lab.down()));
+program
+  .command("destroy")
+  .description("remove the machines, their disk and the stack's state")
+  .option("--cache", "also the built images")
+  .action((options: { cache?: true }) => locked(() => lab.destroy(options)));
+program
+  .command("status")
+  .description("the machines and what they are at")
+  .option("--json", "for programs")
+  .action(status);
+program
+  .command("ssh")
+  .argument("<name>", "a machine, or vm")
+  .argument("[command...]")
+  .passThroughOptions()
+  .description("open a shell (or run a command) on a machine by SSH, through its network")
+  .action(ssh);
+program
+  .command("exec")
+  .argument("<name>")
+  .argument("<command...>")
+  .passThroughOptions()
+  .description(
+    "run a command in a machine, also when its network is gone; standard input and exit code pass through",
+  )
+  .action(exec);
+program
+  .command("pulumi")
+  .argument("[args...]")
+  .passThroughOptions()
+  .allowUnknownOption()
+  .helpOption(false)
+  .description("run pulumi on the lab's stack, e.g. scripts/lab pulumi preview --diff")
+  .action(pulumi);
+program
+  .command("power-cut")
+  .argument("<name>")
+  .description("the machine loses its power: link first, then everything is killed")
+  .action((name: string) => lab.powerCut(name));
+program
+  .command("power-on")
+  .argument("<name>")
+  .description("start it again, same disk, same addresses")
+  .action((name: string) => lab.powerOn(name));
+program
+  .command("unplug")
+  .argument("<name>")
+  .description("take the machine's link down")
+  .action((name: string) => lab.unplug(name));
+program
+  .command("plug")
+  .argument("<name>")
+  .description("bring the machine's link back")
+  .action((name: string) => lab.plug(name));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(await failureText(error));
+  process.exitCode = error instanceof LabError ? 1 : 70;
+}

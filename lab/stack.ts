@@ -1,0 +1,150 @@
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { execa, type Options } from "execa";
+import { parse, stringify } from "yaml";
+import { repository } from "../scripts/lib/paths";
+import { resolveToolchain, type Toolchain } from "../scripts/toolchain";
+import { LabError, reason } from "./errors";
+import type { Lab } from "./lab";
+import { machines } from "./machines";
+import { merge, withFacts, type Yaml } from "./stackConfig";
+
+/** The lab's stack. */
+export const stackName = "lab";
+
+/**
+ * Commands of `pulumi` (CLI 3.185) that run the program or read its configuration, and so take `--config-file`. The
+ * others neither need the repository nor may see it: `stack rm` would remove the committed Pulumi.lab.yaml.
+ */
+const withConfigFile = new Set([
+  "config",
+  "destroy",
+  "import",
+  "logs",
+  "pre",
+  "preview",
+  "refresh",
+  "up",
+  "update",
+  "watch",
+]);
+
+/** The stack `lab` on a lab's machines; its state, configuration and passphrase are in the lab's directory. */
+export class LabStack {
+  /** The stack's configuration: the committed Pulumi.lab.yaml, the lab's facts, and what was set by hand. */
+  readonly configFile: string;
+  private readonly directory: string;
+
+  constructor(private readonly lab: Lab) {
+    this.directory = join(lab.directory, "pulumi");
+    this.configFile = join(this.directory, `Pulumi.${stackName}.yaml`);
+  }
+
+  /** What has to be in the environment for `pulumi` to find the stack. */
+  async environment(toolchain: Toolchain): Promise<NodeJS.ProcessEnv> {
+    return {
+      ...toolchain.env,
+      PULUMI_BACKEND_URL: `file://${join(this.directory, "backend")}`,
+      PULUMI_STACK: stackName,
+      // It would come before the file.
+      PULUMI_CONFIG_PASSPHRASE: undefined,
+      PULUMI_CONFIG_PASSPHRASE_FILE: join(this.directory, "passphrase"),
+      PULUMI_SKIP_UPDATE_CHECK: "true",
+    };
+  }
+
+  /** Makes the passphrase and the stack, unless they are there, and brings its configuration up to date. */
+  async prepare(toolchain: Toolchain): Promise<void> {
+    await mkdir(join(this.directory, "backend"), { recursive: true, mode: 0o700 });
+    const passphrase = join(this.directory, "passphrase");
+    if (!existsSync(passphrase))
+      await writeFile(passphrase, `${randomBytes(24).toString("hex")}\n`, { mode: 0o600 });
+    // A project without a program: for commands that concern the stack alone. `stack init` writes the salt of its
+    // encryption to the configuration beside Pulumi.yaml, which is to be ours and not the committed one.
+    await writeFile(
+      join(this.directory, "Pulumi.yaml"),
+      stringify({
+        name: "cosyvoice-lvs",
+        runtime: "nodejs",
+        description: "The lab's stack, without its program",
+      }),
+    );
+    if (
+      !existsSync(join(this.directory, "backend", ".pulumi", "stacks", "cosyvoice-lvs", `${stackName}.json`))
+    ) {
+      try {
+        await execa(
+          toolchain.pulumi,
+          ["-C", this.directory, "stack", "init", stackName, "--non-interactive"],
+          {
+            env: { ...(await this.environment(toolchain)), PULUMI_STACK: undefined },
+            stdin: "ignore",
+          },
+        );
+      } catch (error) {
+        throw new LabError(
+          `The stack "${stackName}" could not be made: ${reason(error)}`,
+          "scripts/lab destroy, then up, starts from nothing.",
+          undefined,
+          { cause: error },
+        );
+      }
+    }
+    await this.writeConfig();
+  }
+
+  /**
+   * Runs `pulumi ARGS` on the lab's stack: its configuration, backend and passphrase. `destroy` goes on with the other
+   * machines when one fails.
+   */
+  async run<T extends Options>(args: readonly string[], options: T) {
+    const toolchain = await resolveToolchain();
+    await this.prepare(toolchain);
+    const command = args.find((arg) => !arg.startsWith("-")) ?? "";
+    const own = withConfigFile.has(command)
+      ? ["-C", repository, ...args, "--config-file", this.configFile]
+      : ["-C", this.directory, ...args];
+    const env = {
+      ...(await this.environment(toolchain)),
+      ...(command === "destroy" ? { PULUMI_CONTINUE_ON_ERROR: "true" } : {}),
+    };
+    return execa(toolchain.pulumi, own, { ...options, env });
+  }
+
+  private async writeConfig(): Promise<void> {
+    const hostKeys: Record<string, string> = {};
+    for (const { name } of machines) hostKeys[name] = await this.lab.keys.hostKey(name);
+    const generated = withFacts(await readYaml(join(repository, `Pulumi.${stackName}.yaml`)), {
+      privateKeyFile: this.lab.keys.loginKeyFile,
+      jumpPort: await this.lab.sshPort(),
+      jumpHostKey: await this.lab.keys.hostKey("vm"),
+      hostKeys,
+    });
+    const generatedFile = join(this.directory, "generated.yaml");
+    const current = await readYaml(this.configFile);
+    // Beyond the salt, `stack init` leaves nothing: the first time, all of it is generated.
+    const before = existsSync(generatedFile) ? await readYaml(generatedFile) : undefined;
+    const merged =
+      before === undefined ? { ...asMap(generated), ...asMap(current) } : merge(before, generated, current);
+    await writeYaml(this.configFile, merged);
+    await writeYaml(generatedFile, generated);
+  }
+}
+
+function asMap(value: Yaml): { readonly [key: string]: Yaml } {
+  return typeof value === "object" && value !== null && !Array.isArray(value)
+    ? (value as { readonly [key: string]: Yaml })
+    : {};
+}
+
+async function readYaml(file: string): Promise<Yaml> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  return parse(text) as Yaml;
+}
+
+async function writeYaml(file: string, value: Yaml): Promise<void> {
+  await writeFile(`${file}.new`, stringify(value, { lineWidth: 0 }), { mode: 0o600 });
+  await rename(`${file}.new`, file);
+}

@@ -1,0 +1,69 @@
+import { lastLine, runPulumi } from "./pulumi";
+
+interface StateResource {
+  readonly urn: string;
+  readonly parent?: string;
+  readonly inputs?: { readonly connection?: { readonly host?: string } };
+  readonly dependencies?: readonly string[];
+  readonly propertyDependencies?: Readonly<Record<string, readonly string[]>>;
+}
+
+interface State {
+  readonly deployment: {
+    readonly resources?: readonly StateResource[];
+    readonly pending_operations?: unknown;
+  };
+}
+
+/**
+ * Takes a machine that is gone for good out of the stack's state, so that no later deployment tries to clean it up.
+ * The machine itself is not contacted.
+ *
+ * @param address the machine's address in the state.
+ * @returns the names of the resources that were taken out; empty when the state knows no such machine.
+ */
+export async function forget(stack: string, address: string): Promise<string[]> {
+  const run = async (args: string[], input?: string): Promise<string> => {
+    const result = await runPulumi(stack, args, input);
+    if (result.exitCode !== 0) throw new Error(`pulumi ${args.join(" ")}: ${lastLine(result)}`);
+    return result.stdout;
+  };
+  const state = JSON.parse(await run(["stack", "export"])) as State;
+  const gone = resourcesOf(state.deployment.resources ?? [], address);
+  if (gone.length > 0) await run(["stack", "import"], JSON.stringify(without(state, new Set(gone))));
+  return gone.map((urn) => urn.split("::").at(-1) ?? urn);
+}
+
+/** The machine's own resources, and the components that hold nothing else, in the order of the state. */
+export function resourcesOf(resources: readonly StateResource[], address: string): string[] {
+  const gone = new Set(
+    resources.filter(({ inputs }) => inputs?.connection?.host === address).map(({ urn }) => urn),
+  );
+  for (const { urn } of [...resources].reverse()) {
+    const children = resources.filter(({ parent }) => parent === urn);
+    if (children.length > 0 && children.every((child) => gone.has(child.urn))) gone.add(urn);
+  }
+  return resources.filter(({ urn }) => gone.has(urn)).map(({ urn }) => urn);
+}
+
+/** The state without some resources, and without what others say of them. */
+function without(state: State, gone: ReadonlySet<string>): State {
+  const stay = (urn: string) => !gone.has(urn);
+  const resources = (state.deployment.resources ?? [])
+    .filter(({ urn }) => stay(urn))
+    .map((resource) => ({
+      ...resource,
+      ...(resource.dependencies ? { dependencies: resource.dependencies.filter(stay) } : {}),
+      ...(resource.propertyDependencies
+        ? {
+            propertyDependencies: Object.fromEntries(
+              Object.entries(resource.propertyDependencies).map(([key, urns]) => [
+                key,
+                (urns ?? []).filter(stay),
+              ]),
+            ),
+          }
+        : {}),
+    }));
+  return { ...state, deployment: { ...state.deployment, resources } };
+}

@@ -1,0 +1,60 @@
+import * as z from "zod";
+import { OpenSsh } from "../../components/remote/openssh";
+import { lastLine, runPulumi } from "./pulumi";
+
+const endpoint = z.object({
+  address: z.string(),
+  port: z.number(),
+  user: z.string(),
+  hostKey: z.string(),
+});
+
+const inventorySchema = z.object({
+  vip: z.string(),
+  port: z.number(),
+  ssh: z.object({
+    privateKeyFile: z.string().optional(),
+    connectTimeout: z.number(),
+    jumpHost: endpoint.optional(),
+  }),
+  machines: z.array(
+    endpoint.extend({ name: z.string(), role: z.enum(["director", "realServer", "storage", "client"]) }),
+  ),
+});
+
+/** A stack's machines and how to reach them: its output `inventory`. */
+export type Inventory = z.infer<typeof inventorySchema>;
+export type InventoryMachine = Inventory["machines"][number];
+
+/**
+ * Reads a stack's inventory from its state.
+ *
+ * @throws when there is no such stack, or nothing was deployed yet.
+ */
+export async function readInventory(stack: string): Promise<Inventory> {
+  const result = await runPulumi(stack, ["stack", "output", "inventory", "--json", "--show-secrets"]);
+  if (result.exitCode !== 0) {
+    throw new Error(
+      `Stack "${stack}" has no inventory: ${lastLine(result)}. Deploy it first: pulumi up --stack ${stack} (the lab: scripts/lab up).`,
+    );
+  }
+  return inventorySchema.parse(JSON.parse(result.stdout));
+}
+
+/** A way to run commands on the stack's machines. Dispose of it after use. */
+export async function connect(stack: string, inventory: Inventory): Promise<OpenSsh> {
+  const { ssh, machines } = inventory;
+  return OpenSsh.open({
+    machines,
+    jumpHost: ssh.jumpHost,
+    privateKeyFile: ssh.privateKeyFile,
+    ...(ssh.privateKeyFile === undefined ? await secretKey(stack) : {}),
+    connectTimeout: ssh.connectTimeout,
+  });
+}
+
+/** The key from the stack's secrets, where it is not a file; without either, the agent's keys are used. */
+async function secretKey(stack: string): Promise<{ privateKey?: string }> {
+  const { exitCode, stdout } = await runPulumi(stack, ["config", "get", "sshPrivateKey"]);
+  return exitCode === 0 ? { privateKey: stdout } : {};
+}

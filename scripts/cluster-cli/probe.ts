@@ -1,0 +1,48 @@
+import * as z from "zod";
+import { hostFile } from "../../components/remote/hostFiles";
+import type { OpenSsh } from "../../components/remote/openssh";
+import type { Inventory, InventoryMachine } from "./inventory";
+
+const reportSchema = z.object({
+  vip: z.string().nullable(),
+  scheduler: z.string().nullable(),
+  ipvs: z
+    .array(
+      z.object({
+        address: z.string(),
+        port: z.number(),
+        forwarding: z.string(),
+        weight: z.number(),
+        active: z.number(),
+        inactive: z.number(),
+      }),
+    )
+    .nullable(),
+  units: z.record(z.string(), z.string()),
+  ready: z.union([z.literal(true), z.string()]).nullable(),
+  outputs: z.string().nullable(),
+  layers: z.record(z.string(), z.string().nullable()),
+});
+
+/** What `host/probe.py` says of a machine. */
+export type MachineReport = z.infer<typeof reportSchema>;
+
+/**
+ * Runs the probe on a machine. It is sent along rather than installed, so that it always is of this version.
+ *
+ * @throws UnreachableError when the machine cannot be logged in to.
+ */
+export async function probe(
+  { vip, port }: Inventory,
+  machine: InventoryMachine,
+  ssh: OpenSsh,
+): Promise<MachineReport> {
+  const sudo = machine.user === "root" ? "" : "sudo -n ";
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, `${sudo}python3 - ${vip} ${port}`, {
+    input: hostFile("probe.py"),
+    timeout: 30,
+  });
+  if (exitCode !== 0)
+    throw new Error(`${machine.name}: the probe failed: ${stderr.trim().split("\n").at(-1)}`);
+  return reportSchema.parse(JSON.parse(stdout));
+}

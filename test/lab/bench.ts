@@ -1,0 +1,127 @@
+import assert from "node:assert/strict";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type ExecaError, execa } from "execa";
+import { parseDocument } from "yaml";
+import { Lab } from "../../lab/lab";
+import { LabStack } from "../../lab/stack";
+import { cacheDir, repository } from "../../scripts/lib/paths";
+
+// The tests' own lab: nobody's machines are lost to them. COSYVOICE_LVS_STATE points them at another one.
+process.env.COSYVOICE_LVS_STATE ??= join(cacheDir(), "test-state");
+
+export const lab = new Lab();
+
+export const VIP = "192.168.1.100";
+export const DIRECTORS = ["director-1", "director-2"] as const;
+export const REAL_SERVERS = ["rs-1", "rs-2", "rs-3"] as const;
+
+/** What a program came to. */
+export interface Outcome {
+  readonly exitCode: number;
+  readonly output: string;
+}
+
+/** Runs one of `scripts/`, as a user would; its output goes to this terminal too. */
+export async function script(name: string, ...args: string[]): Promise<Outcome> {
+  const result = await execa(join(repository, "scripts", name), args, {
+    reject: false,
+    all: true,
+    stdin: "ignore",
+    stdout: ["pipe", "inherit"],
+    stderr: ["pipe", "inherit"],
+  });
+  return { exitCode: result.exitCode ?? 1, output: result.all ?? "" };
+}
+
+/** Runs a shell command as root in a machine, also when its network is gone. @throws when it fails. */
+export async function inside(machine: string, command: string): Promise<string> {
+  try {
+    const { stdout } = await lab.exec(machine, ["sh", "-c", command], { stdin: "ignore" });
+    return String(stdout);
+  } catch (error) {
+    const { exitCode, stderr } = error as ExecaError;
+    throw new Error(`${machine}: ${command}: exit ${exitCode}: ${stderr}`);
+  }
+}
+
+/** The directors that have the VIP on their network interface. */
+export async function holders(): Promise<string[]> {
+  const found: string[] = [];
+  for (const director of DIRECTORS) {
+    const on = (await lab.status()).machines.find(({ name }) => name === director)?.state === "on";
+    if (on && (await inside(director, "ip -o -4 address show")).includes(` ${VIP}/32 `)) found.push(director);
+  }
+  return found;
+}
+
+/** The one director that holds the VIP. */
+export async function holder(): Promise<string> {
+  const [one, ...more] = await holders();
+  assert.deepEqual(more, []);
+  assert.ok(one, "somebody holds the VIP");
+  return one;
+}
+
+/** Asks for a sentence from the client machine, from one of its addresses; which node spoke, or curl's exit code. */
+export async function ask(source: string, seconds = 15): Promise<string> {
+  const body = JSON.stringify({ model: "cosyvoice", input: "One more." });
+  return inside(
+    "client",
+    `curl -sS -f -m ${seconds} --interface ${source} -o /dev/null -D - -H 'Content-Type: application/json' ` +
+      `-d '${body}' http://${VIP}:7860/v1/audio/speech | sed -n 's/^x-served-by: *//Ip' | tr -d '\\r' ; true`,
+  );
+}
+
+/** Repeats until it is true. @throws with what was waited for. */
+export async function until(what: string, seconds: number, test: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + seconds * 1000;
+  while (!(await test())) {
+    if (Date.now() > deadline) throw new Error(`not within ${seconds} s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
+/** Waits until `scripts/cluster status` has no finding. */
+export async function untilWell(seconds: number): Promise<void> {
+  let last = "";
+  try {
+    await until("scripts/cluster status finds nothing", seconds, async () => {
+      const { exitCode, stdout } = await execa(join(repository, "scripts/cluster"), ["status"], {
+        reject: false,
+        stdin: "ignore",
+      });
+      last = stdout;
+      return exitCode === 0;
+    });
+  } catch (error) {
+    throw new Error(`${(error as Error).message}\n${last}`);
+  }
+}
+
+/**
+ * Sets values of the lab's stack for a while, as `pulumi config set --path` would; then the file is what it was.
+ *
+ * @param settings by path below the project's namespace, such as `vrrp.advertInterval`.
+ */
+export async function withSettings(
+  settings: Record<string, unknown>,
+  work: () => Promise<void>,
+): Promise<void> {
+  const { configFile } = new LabStack(lab);
+  const before = await readFile(configFile, "utf8");
+  const document = parseDocument(before);
+  for (const [path, value] of Object.entries(settings)) {
+    const [key, ...rest] = path.split(".");
+    document.setIn(
+      ["config", `cosyvoice-lvs:${key}`, ...rest.map((part) => (/^\d+$/.test(part) ? Number(part) : part))],
+      value,
+    );
+  }
+  await writeFile(configFile, document.toString());
+  try {
+    await work();
+  } finally {
+    await writeFile(configFile, before);
+  }
+}
