@@ -75,7 +75,8 @@ function mountContent(config: ClusterConfig): LayerContent {
         notify: ["restart:root-CosyVoice-outputs.mount"],
       }),
     },
-    units: { "root-CosyVoice-outputs.mount": { enabled: true, started: true } },
+    // Its unit retries for ever, so the check below decides how long a deployment waits for the storage.
+    units: { "root-CosyVoice-outputs.mount": { enabled: true, started: true, within: 0 } },
     checks: [{ name: "the share is mounted", run: `mountpoint -q ${paths.outputs}`, within: 45 }],
     // systemd makes the mount point and leaves it behind.
     onRemove: [`rmdir --ignore-fail-on-non-empty ${paths.outputs} || true`],

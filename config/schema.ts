@@ -435,7 +435,7 @@ export const schedulers = ["mh", "sh", "rr", "wrr", "lc", "wlc"] as const;
 export const loadBalancerSchema = section(
   {
     forwarding: choice(["DR", "TUN", "NAT"], {
-      text: "How a director passes a packet on. DR: by rewriting the destination MAC (directors and real servers on one layer-2 segment). TUN: in an IPIP tunnel (across subnets). NAT: by rewriting the address (the real servers' way back to clients must lead through the director).",
+      text: "How a director passes a packet on. DR: by rewriting the destination MAC (directors and real servers on one layer-2 segment). TUN: in an IPIP tunnel (across subnets). NAT: by rewriting addresses; real servers then see the director as their client, and replies pass it.",
       why: "With DR and TUN the reply, which for speech is nearly all of the bytes, never passes the director.",
     }).default("DR"),
     scheduler: choice(schedulers, {

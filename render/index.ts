@@ -4,6 +4,7 @@ export * from "./modules";
 export * from "./paths";
 export * from "./service";
 export * from "./share";
+export * from "./snat";
 export * from "./ssh";
 export * from "./sysctls";
 export * from "./vip";

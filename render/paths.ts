@@ -8,6 +8,8 @@ export const paths = {
   healthPoller: "/usr/local/lib/cosyvoice-lvs/health-poller",
   /** One file per real server, named after it; written by the poller, followed by keepalived. */
   trackDirectory: "/run/cosyvoice-lvs/track",
+  snatRules: "/etc/cosyvoice-lvs/snat.nft",
+  snatUnit: "/etc/systemd/system/cosyvoice-snat.service",
   vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",
   vipUnit: "/etc/systemd/system/cosyvoice-vip.service",
   /** Where the service is said to live, for people and for run.sh. */
