@@ -1,4 +1,5 @@
 import { execa } from "execa";
+import { installPackages } from "../scripts/lib/debianPackages";
 import { LabError, reason } from "./errors";
 
 /** Debian packages that the lab needs on the user's computer, with a program that shows that they are there. */
@@ -28,35 +29,19 @@ export async function missingPackages(): Promise<string[]> {
 }
 
 /**
- * Installs the missing packages, after naming them to `announce`; through `sudo` for an ordinary user.
+ * Installs the missing packages, after naming them to `announce`.
  *
  * @throws LabError when they cannot be installed, with the command to run by hand.
  */
 export async function installMissingPackages(announce: (text: string) => void): Promise<void> {
   const missing = await missingPackages();
-  if (missing.length === 0) return;
-  const byHand = `apt-get install ${missing.join(" ")}`;
-  announce(`installing on this computer: ${missing.join(", ")}`);
-  const prefix = process.getuid?.() === 0 ? [] : ["sudo"];
-  const apt = async (...args: string[]) => {
-    const [program = "", ...rest] = [
-      ...prefix,
-      "env",
-      "DEBIAN_FRONTEND=noninteractive",
-      "apt-get",
-      "-q",
-      ...args,
-    ];
-    // sudo may ask for a password.
-    await execa(program, rest, { stdin: "inherit", stdout: "ignore", stderr: ["inherit", "pipe"] });
-  };
   try {
-    await apt("update");
-    await apt("install", "--yes", "--no-install-recommends", ...missing);
+    await installPackages(missing, announce);
   } catch (error) {
+    const cause = error instanceof Error ? error.cause : error;
     throw new LabError(
-      `These packages are missing and could not be installed: ${missing.join(", ")}. ${reason(error)}`,
-      `As root: ${byHand}`,
+      `These packages are missing and could not be installed: ${missing.join(", ")}. ${reason(cause)}`,
+      `As root: apt-get install ${missing.join(" ")}`,
       undefined,
       { cause: error },
     );

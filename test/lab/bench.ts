@@ -7,7 +7,8 @@ import { Lab } from "../../lab/lab";
 import { LabStack } from "../../lab/stack";
 import { cacheDir, repository } from "../../scripts/lib/paths";
 
-// The tests' own lab: nobody's machines are lost to them. COSYVOICE_LVS_STATE points them at another one.
+/** Whether the lab is the tests' own: nobody's machines are lost to them. COSYVOICE_LVS_STATE names another one. */
+export const ownLab = process.env.COSYVOICE_LVS_STATE === undefined;
 process.env.COSYVOICE_LVS_STATE ??= join(cacheDir(), "test-state");
 
 export const lab = new Lab();

@@ -231,6 +231,14 @@ const badInputs: readonly BadInput[] = [
     fix: /ssh-ed25519/,
   },
   {
+    mistake: "an RSA host key, which the provider could only check with SHA-1",
+    raw: withDirector(0, { hostKey: `ssh-rsa ${"A".repeat(372)}` }),
+    path: "directors[0].hostKey",
+    value: `ssh-rsa ${"A".repeat(372)}`,
+    message: /^is not a public key/,
+    fix: /ssh-ed25519/,
+  },
+  {
     mistake: "a jump host whose identity nobody pins",
     raw: plus({ ssh: { jumpHost: { address: "10.0.0.1" } } }),
     path: "ssh.jumpHost.hostKey",
