@@ -570,7 +570,9 @@ export const serviceSchema = section(
 // --- verification --------------------------------------------------------------------------------------------------
 
 const clientSchema = section(machineShape("client"), {
-  text: "A machine from which the cluster is asked. It gets no configuration, only a question to run.",
+  text: "A machine from which the cluster is asked: on the directors' segment, and none of the others. It gets the verifier and nothing else.",
+  derived:
+    "the computer that deploys asks itself; it then needs a route to the VIP, and cannot see who answers ARP for it",
 });
 
 export const verificationSchema = section(
