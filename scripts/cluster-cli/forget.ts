@@ -1,9 +1,12 @@
 import { lastLine, runPulumi } from "./pulumi";
 
+/** A connection in the state: secret as a whole, since it holds a key, so its text is in `plaintext` when shown. */
+type Connection = { readonly host?: string; readonly plaintext?: string };
+
 interface StateResource {
   readonly urn: string;
   readonly parent?: string;
-  readonly inputs?: { readonly connection?: { readonly host?: string } };
+  readonly inputs?: { readonly connection?: Connection };
   readonly dependencies?: readonly string[];
   readonly propertyDependencies?: Readonly<Record<string, readonly string[]>>;
 }
@@ -28,8 +31,10 @@ export async function forget(stack: string, address: string): Promise<string[]> 
     if (result.exitCode !== 0) throw new Error(`pulumi ${args.join(" ")}: ${lastLine(result)}`);
     return result.stdout;
   };
+  // Secrets are shown to find the machine's resources; what goes back is the state as it was kept, encrypted.
+  const shown = JSON.parse(await run(["stack", "export", "--show-secrets"])) as State;
+  const gone = resourcesOf(shown.deployment.resources ?? [], address);
   const state = JSON.parse(await run(["stack", "export"])) as State;
-  const gone = resourcesOf(state.deployment.resources ?? [], address);
   if (gone.length > 0) await run(["stack", "import"], JSON.stringify(without(state, new Set(gone))));
   return gone.map((urn) => urn.split("::").at(-1) ?? urn);
 }
@@ -37,13 +42,19 @@ export async function forget(stack: string, address: string): Promise<string[]> 
 /** The machine's own resources, and the components that hold nothing else, in the order of the state. */
 export function resourcesOf(resources: readonly StateResource[], address: string): string[] {
   const gone = new Set(
-    resources.filter(({ inputs }) => inputs?.connection?.host === address).map(({ urn }) => urn),
+    resources.filter(({ inputs }) => hostOf(inputs?.connection) === address).map(({ urn }) => urn),
   );
   for (const { urn } of [...resources].reverse()) {
     const children = resources.filter(({ parent }) => parent === urn);
     if (children.length > 0 && children.every((child) => gone.has(child.urn))) gone.add(urn);
   }
   return resources.filter(({ urn }) => gone.has(urn)).map(({ urn }) => urn);
+}
+
+function hostOf(connection: Connection | undefined): string | undefined {
+  return connection?.plaintext === undefined
+    ? connection?.host
+    : (JSON.parse(connection.plaintext) as Connection).host;
 }
 
 /** The state without some resources, and without what others say of them. */

@@ -3,12 +3,16 @@ import { DIRECTORS, inside, lab, REAL_SERVERS, script, VIP } from "./bench";
 
 const destroy = () => script("lab", "pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive");
 
-/** What is left of us on a machine; nothing, after a destroy. */
+/**
+ * What is left of us on a machine; nothing, after a destroy. The lab's image came with the Python environment below
+ * /opt/cosyvoice/envs, so that stays.
+ */
 const traces = `
 ip -o -4 address show | grep -F ${VIP}/32
 systemctl list-unit-files --no-legend | grep -i cosyvoice
 ls -d /etc/sysctl.d/*cosyvoice* /etc/modules-load.d/*cosyvoice* /etc/exports.d/*cosyvoice* /etc/keepalived/*cosyvoice* \\
-  /etc/keepalived/keepalived.conf /usr/local/lib/cosyvoice-lvs /var/lib/cosyvoice-lvs /opt/cosyvoice /root/CosyVoice 2>/dev/null
+  /etc/keepalived/keepalived.conf /usr/local/lib/cosyvoice-lvs /var/lib/cosyvoice-lvs /opt/cosyvoice/releases /opt/cosyvoice/current \\
+  /root/CosyVoice 2>/dev/null
 mount | grep CosyVoice
 [ "$(sysctl -n net.ipv4.conf.all.arp_ignore)" = 0 ] || echo arp_ignore
 ipvsadm -Ln 2>/dev/null | grep -F ${VIP}
@@ -27,6 +31,7 @@ describe("taking it down", () => {
   it("forgets a machine that is gone for good, and then finishes", async () => {
     const forgotten = await script("cluster", "forget", "rs-2");
     assert.equal(forgotten.exitCode, 0);
+    assert.match(forgotten.output, /Forgotten: .*cosyvoice-speech-rs-2/);
     assert.equal((await destroy()).exitCode, 0);
     assert.equal(await inside("storage", traces), "");
     const kept = await inside("storage", "ls /srv/cosyvoice/outputs | grep -c wav");

@@ -130,7 +130,10 @@ describe("scripts/cluster forget", () => {
       at("rs-1", "cluster"),
       at("rs-1-layer", "rs-1", "10.0.0.1"),
       at("rs-2", "cluster"),
-      at("rs-2-layer", "rs-2", "10.0.0.2"),
+      {
+        ...at("rs-2-layer", "rs-2"),
+        inputs: { connection: { plaintext: '{"host":"10.0.0.2","privateKey":"made up"}' } },
+      },
       at("speech", "cluster"),
       at("speech-rs-1", "speech", "10.0.0.1"),
       at("speech-rs-2", "speech", "10.0.0.2"),
