@@ -15,6 +15,12 @@ if (config.platform === "aws") {
   );
 }
 
+if (config.service.engine === "cosyvoice") {
+  throw new pulumi.RunError(
+    "service.engine: cosyvoice is not there yet, and nothing was touched. Use engine: cpu (espeak-ng), which goes through the same code path.",
+  );
+}
+
 const secrets = new pulumi.Config();
 const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
 if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));

@@ -71,6 +71,18 @@ function authContent(password: string): LayerContent {
   };
 }
 
+/**
+ * keepalived takes a missing track file for "serve". A real server that is new in the configuration must not get
+ * connections before the poller, which is told at the same moment, has asked it.
+ */
+function startsAsDead({ realServers }: ClusterConfig) {
+  const names = realServers.map(({ name }) => name).join(" ");
+  return {
+    name: "start new real servers as dead",
+    run: `mkdir -p ${paths.trackDirectory} && cd ${paths.trackDirectory} && for name in ${names}; do [ -e $name.down ] || { echo 1 >$name.down && echo 0 >$name; }; done`,
+  };
+}
+
 function directorContent(config: ClusterConfig, machineName: string): LayerContent {
   const polled = config.loadBalancer.check.kind === "poller";
   const health: Pick<LayerContent, "files" | "units"> = polled
@@ -120,6 +132,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
         notify: ["reload:keepalived.service"],
       }),
     },
+    steps: polled ? [startsAsDead(config)] : [],
     units: { ...health.units, ...snat.units, "keepalived.service": { enabled: true, started: true } },
     checks: [
       { name: "keepalived runs", run: "systemctl is-active --quiet keepalived.service", within: 20 },

@@ -52,6 +52,13 @@ function realServerContent(config: ClusterConfig): LayerContent {
     ...(config.service.engine === "cpu" ? ["espeak-ng"] : []),
   ];
   const common: LayerContent = {
+    preflight: [
+      {
+        name: "Python is 3.11 or newer",
+        run: "! [ -x /usr/bin/python3 ] || /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'",
+        fix: "Debian 12 and Ubuntu 24.04 have it; the speech service's packages need it",
+      },
+    ],
     packages,
     modules: kernelModules(config, "realServer"),
     sysctls: realServerSysctls(config),

@@ -42,6 +42,10 @@ export class Verification extends pulumi.ComponentResource {
         { parent: this, dependsOn: [installed, ...args.dependsOn] },
       );
     } else {
+      pulumi.log.warn(
+        "verification.client is not set: this computer asks for the sentences. Who answers ARP for the VIP is not proved unless it is on that segment, and with mh or sh it hears one real server only.",
+        this,
+      );
       new local.Command(
         `${name}-here`,
         { ...common, create: "python3 host/verify.py" },
@@ -71,7 +75,6 @@ function expectations(config: ClusterConfig, deployment: string) {
     port: config.port,
     sentence: verification.sentence,
     timeout: verification.timeout,
-    scheduler: config.loadBalancer.scheduler,
     directors: config.directors.map(nameAndAddress),
     realServers: config.realServers.map(nameAndAddress),
     sourceAddresses: verification.sourceAddresses,

@@ -72,7 +72,6 @@ export function resolveConfig(
     directors: [expectPresent(directors[0], "directors[0]"), expectPresent(directors[1], "directors[1]")],
     realServers: expectPresent(parsed.realServers, "realServers").map((raw) => ({
       ...machine("realServer", raw),
-      interface: raw.interface ?? parsed.interface,
       weight: raw.weight,
     })),
     storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),

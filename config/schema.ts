@@ -217,7 +217,6 @@ export const directorSchema = section(
 export const realServerSchema = section(
   {
     ...machineShape("real server"),
-    interface: machineInterface,
     weight: whole(1, 1000, {
       text: "Share of the traffic, relative to the other real servers.",
       why: "A node with two GPUs of a kind where the others have one gets 2.",
@@ -558,11 +557,6 @@ export const serviceSchema = section(
         text: "More environment variables for the service, name: value. Not for secrets: they are readable in the state and on the machine.",
       })
       .default({}),
-    releasesKept: whole(1, 20, {
-      text: "Releases of the service kept on each node, the active one included.",
-      unit: "releases",
-      why: "Going back is an activation of a release that is still there.",
-    }).default(3),
   },
   { text: "The speech service on the real servers." },
 );
@@ -634,7 +628,7 @@ export const configSchema = section(
     }),
     port: port({ text: "Port of the service, on the VIP and on every real server." }).default(7860),
     interface: networkInterface({
-      text: "Network interface that holds a machine's address and, on the directors, the VIP. Single machines may differ by an `interface` of their own.",
+      text: "Network interface that holds a machine's address and, on the directors, the VIP. A director may differ by an `interface` of its own.",
       why: "It is written into keepalived.conf, so it must be known before a machine is asked.",
     }).default("eth0"),
     ssh: sshSchema.prefault({}),
@@ -706,8 +700,6 @@ export interface DirectorConfig extends MachineConfig {
 /** A real server. */
 export interface RealServerConfig extends MachineConfig {
   readonly role: "realServer";
-  /** Interface that holds `address`. */
-  readonly interface: string;
   readonly weight: number;
 }
 

@@ -55,7 +55,7 @@ put() {
     # What was cut off on its way would not get as far as to tell its version.
     output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "the applier does not run here:
 $output
-to do: Python 3.9 or newer must be /usr/bin/python3"
+to do: Python 3.9 or newer must be /usr/bin/python3 (3.11 on real servers)"
     sync "$new"
     mv -f "$new" "$2"
 }

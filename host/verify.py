@@ -15,7 +15,7 @@ Two questions, both to the network and not to the machines:
 
 Expectations, JSON on standard input:
 
-    vip, port, sentence, timeout (s), scheduler
+    vip, port, sentence, timeout (s)
     directors, realServers    [{name, address}]
     sourceAddresses           addresses of this machine to ask from; empty: whatever the kernel chooses
     deployment                text; not looked at (a change of it makes the deployment ask again)
@@ -31,7 +31,8 @@ import sys
 import time
 
 ATTEMPT_TIMEOUT = 20  # s, for one sentence: a queue of a few others may be before it
-PAUSE = 0.5  # s, between two rounds
+PARALLEL = 16  # sentences asked for at once, at most
+PAUSE = 0.5  # s, after a failure
 ARP_WAIT = 1.0  # s, to collect every answer, the second one too
 QUIET = 50  # of 32767: the loudest sample of what counts as silence
 
@@ -191,44 +192,83 @@ def fault_of_sound(content):
     return None
 
 
-def check_speech(expected):
-    """Findings about sentences through the VIP, and how often each real server served."""
-    names = [machine["name"] for machine in expected["realServers"]]
-    served = dict.fromkeys(names, 0)
-    sources = expected.get("sourceAddresses") or [None]
-    failures, findings = {}, set()
-    deadline = time.monotonic() + expected["timeout"]
-    turn = 0
-    while not all(served.values()) and time.monotonic() < deadline:
-        source = sources[turn % len(sources)]
-        turn += 1
-        try:
-            node, sound = speak(
-                expected["vip"], expected["port"], expected["sentence"], source, ATTEMPT_TIMEOUT
-            )
-        except (OSError, ValueError) as error:
-            # A pool that is just coming up refuses a connection or two; only what stays counts.
-            failures[source] = str(error)
-            time.sleep(PAUSE)
-            continue
-        failures.pop(source, None)
-        fault = fault_of_sound(sound)
+def in_parallel(work, count):
+    """Runs `work(index)` in `count` threads and waits for all of them."""
+    import threading
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Asking:
+    """Asks through the VIP, several at once, until every real server has served or time is up."""
+
+    def __init__(self, expected):
+        import threading
+
+        self.expected = expected
+        self.served = {machine["name"]: 0 for machine in expected["realServers"]}
+        self.sources = expected.get("sourceAddresses") or [None]
+        self.deadline = time.monotonic() + expected["timeout"]
+        self.asked, self.failures, self.findings = 0, {}, set()
+        self.lock = threading.Lock()
+
+    def run(self):
+        in_parallel(self.ask_on, min(PARALLEL, len(self.sources), len(self.served)))
+
+    def next_source(self):
+        """(True, address to ask from), or (False, None) when there is nothing more to learn."""
+        rounds, position = divmod(self.asked, len(self.sources))
+        if all(self.served.values()) or time.monotonic() >= self.deadline:
+            return False, None
+        # One address meets one server for as long as nothing changes: with few addresses a second round only
+        # helps where the first one failed.
+        if rounds and not position and len(self.sources) < 10 * len(self.served) and not self.failures:
+            return False, None
+        self.asked += 1
+        return True, self.sources[position]
+
+    def ask_on(self, _):
+        vip, port, sentence = (self.expected[key] for key in ("vip", "port", "sentence"))
+        while True:
+            with self.lock:
+                more, source = self.next_source()
+            if not more:
+                return
+            try:
+                node, sound = speak(vip, port, sentence, source, ATTEMPT_TIMEOUT)
+            except (OSError, ValueError) as error:
+                # A pool that is just coming up refuses a connection or two; only what stays counts.
+                with self.lock:
+                    self.failures[source] = str(error)
+                time.sleep(PAUSE)
+                continue
+            with self.lock:
+                self.failures.pop(source, None)
+                self.count(node, fault_of_sound(sound))
+
+    def count(self, node, fault):
         if fault:
-            findings.add(f"The sound from {node} {fault}. To do: journalctl -u cosyvoice on {node}.")
-        if node in served:
-            served[node] += 1
+            self.findings.add(f"The sound from {node} {fault}. To do: journalctl -u cosyvoice on {node}.")
+        if node in self.served:
+            self.served[node] += 1
         else:
-            findings.add(
-                f'The VIP was served by "{node}", which is no real server of this stack. To do: find out who '
-                f"else claims {expected['vip']} (arping -c 3 {expected['vip']})."
+            vip = self.expected["vip"]
+            self.findings.add(
+                f'The VIP was served by "{node}", which is no real server of this stack. To do: find out '
+                f"who else claims {vip} (arping -c 3 {vip})."
             )
-        # One source address meets one server for as long as nothing changes: a second round can only wait.
-        if turn >= len(sources) and turn % len(sources) == 0:
-            if len(sources) < 10 * len(names) and not failures:
-                break
-            time.sleep(PAUSE)
-    findings |= explain_unheard(expected, served, sources, failures)
-    return sorted(findings), served, turn
+
+
+def check_speech(expected):
+    """Findings about sentences through the VIP, who served how often, and how many were asked for."""
+    asking = Asking(expected)
+    asking.run()
+    findings = asking.findings | explain_unheard(expected, asking.served, asking.sources, asking.failures)
+    return sorted(findings), asking.served, asking.asked
 
 
 def explain_unheard(expected, served, sources, failures):
@@ -238,33 +278,43 @@ def explain_unheard(expected, served, sources, failures):
         return set()
     reason = next(iter(failures.values()), None)
     if not any(served.values()):
+        where = f"{expected['vip']}:{expected['port']}"
         finding = (
-            f"Nothing answers at {expected['vip']}:{expected['port']}: {reason}. To do: ipvsadm -Ln on the "
-            "director that holds the VIP shows the pool; journalctl -u cosyvoice on a real server shows why "
-            "it is not in it."
+            f"Nothing answers at {where}: {reason}. To do: ipvsadm -Ln on the director that holds the VIP "
+            "shows the pool; journalctl -u cosyvoice on a real server shows why it is not in it."
         )
         return {finding}
     findings = set()
-    for machine in unheard:
-        name, address = machine["name"], machine["address"]
-        try:
-            node, sound = speak(address, expected["port"], expected["sentence"], None, ATTEMPT_TIMEOUT)
-            fault = fault_of_sound(sound) or (None if node == name else f"comes from {node}")
-            trouble = f"but the sound it gives {fault}" if fault else None
-        except (OSError, ValueError) as error:
-            trouble = f"and does not speak when asked itself either ({error})"
-        if trouble:
-            findings.add(
-                f"{name} was not heard through the VIP, {trouble}. To do: journalctl -u cosyvoice on {name}."
-            )
-        elif len(sources) >= 10 * len(served):
-            # Fewer addresses than that may miss a healthy server by chance.
-            findings.add(
-                f"{name} speaks when asked itself, but was not heard through the VIP from {len(sources)} "
-                "addresses. To do: ipvsadm -Ln on the director that holds the VIP; "
-                f"cat /run/cosyvoice-lvs/track/{name}* there."
-            )
+
+    def ask_itself(index):
+        for machine in unheard[index::PARALLEL]:
+            trouble = trouble_of(machine, expected)
+            name = machine["name"]
+            if trouble:
+                findings.add(
+                    f"{name} was not heard through the VIP, {trouble}. "
+                    f"To do: journalctl -u cosyvoice on {name}."
+                )
+            elif len(sources) >= 10 * len(served):
+                # Fewer addresses than that may miss a healthy server by chance.
+                findings.add(
+                    f"{name} speaks when asked itself, but was not heard through the VIP from "
+                    f"{len(sources)} addresses. To do: ipvsadm -Ln on the director that holds the VIP; "
+                    f"cat /run/cosyvoice-lvs/track/{name}* there."
+                )
+
+    in_parallel(ask_itself, PARALLEL)
     return findings
+
+
+def trouble_of(machine, expected):
+    """What is wrong with a real server that is asked at its own address, or None."""
+    try:
+        node, sound = speak(machine["address"], expected["port"], expected["sentence"], None, ATTEMPT_TIMEOUT)
+    except (OSError, ValueError) as error:
+        return f"and does not speak when asked itself either ({error})"
+    fault = fault_of_sound(sound) or (None if node == machine["name"] else f"comes from {node}")
+    return f"but the sound it gives {fault}" if fault else None
 
 
 def main():

@@ -38,7 +38,7 @@ export async function createDataDisk(path: string, keys: DiskKeys): Promise<void
     }
     const image = join(directory, "image");
     // The file is new and sparse: its zeros need not be written, now or later.
-    const extended = "lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,root_owner=0:0";
+    const extended = "lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0";
     await execa(
       "mkfs.ext4",
       ["-q", "-F", "-L", "lab-data", "-m", "0", "-E", extended, "-d", tree, image, size],

@@ -47,6 +47,8 @@ export function renderHealthUnit(): string {
         "RestartSec=1",
         "WatchdogSec=10",
         "OOMScoreAdjust=-900",
+        // Polls of several intervals may be open to every real server at once.
+        "LimitNOFILE=65536",
         // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve".
         `RuntimeDirectory=${posix.relative("/run", paths.trackDirectory)}`,
         "RuntimeDirectoryPreserve=yes",

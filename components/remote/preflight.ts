@@ -4,10 +4,10 @@ import type { Machine } from "../platform/machine";
 import { OpenSsh, type OpenSshOptions, UnreachableError } from "./openssh";
 
 /** Logins at once. One jump host carries them all over one connection, so the limit is this computer's. */
-const AT_ONCE = 32;
+const AT_ONCE = 64;
 
 /** Seconds until a machine that does not answer is given up. */
-const LIMIT = 20;
+const LIMIT = 25;
 
 /**
  * Logs in to every machine before anything is touched, with its host key pinned and a limit on every wait
@@ -34,7 +34,7 @@ export async function preflight(machines: readonly Machine[]): Promise<void> {
       "",
       ...list,
       "",
-      "A machine that is gone for good: take it out of the config and run scripts/cluster forget NAME.",
+      `A machine that is gone for good: take it out of the config and run scripts/cluster forget NAME --stack ${pulumi.getStack()}.`,
     ].join("\n"),
   );
 }

@@ -48,6 +48,7 @@ program
       throw new Error(`Stack "${stack}" has no machine "${name}". It has: ${names}.`);
     }
     const gone = await forget(stack, machine.address);
+    if (gone.length === 0) process.exitCode = EXIT.findings;
     console.log(
       gone.length === 0
         ? `The state of "${stack}" has nothing of ${name}.`

@@ -1,6 +1,10 @@
+import pLimit from "p-limit";
 import { type OpenSsh, UnreachableError } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
 import { type MachineReport, probe } from "./probe";
+
+/** Machines asked at once. */
+const AT_ONCE = 32;
 
 export interface DirectorStatus {
   readonly name: string;
@@ -51,8 +55,9 @@ export type Answer = { readonly report: MachineReport } | { readonly reason: str
 /** Asks every machine how it is, all at once, and puts the answers together. */
 export async function clusterStatus(inventory: Inventory, ssh: OpenSsh): Promise<ClusterStatus> {
   const asked = inventory.machines.filter(({ role }) => role === "director" || role === "realServer");
+  const limit = pLimit(AT_ONCE);
   const answers = await Promise.all(
-    asked.map(async (machine) => [machine.name, await ask(inventory, machine, ssh)] as const),
+    asked.map((machine) => limit(async () => [machine.name, await ask(inventory, machine, ssh)] as const)),
   );
   return summarise(inventory, new Map(answers));
 }
@@ -62,7 +67,8 @@ async function ask(inventory: Inventory, machine: InventoryMachine, ssh: OpenSsh
     return { report: await probe(inventory, machine, ssh) };
   } catch (error) {
     if (error instanceof UnreachableError) return { reason: error.reason };
-    throw error;
+    // One machine that cannot even be asked must not hide the others.
+    return { reason: error instanceof Error ? error.message : String(error) };
   }
 }
 

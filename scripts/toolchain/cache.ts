@@ -151,12 +151,15 @@ export async function writeWhole(path: string, text: string, mode = 0o644): Prom
   await rename(temporary, path);
 }
 
+/** How long a "no" is believed at most, milliseconds: networks come and go. */
+const NO_LIFETIME = 10 * 60_000;
+
 /** Remembers an answer that costs time, such as whether a site can be reached, for some time (milliseconds). */
 export async function remembered<T>(name: string, lifetime: number, ask: () => Promise<T>): Promise<T> {
   const path = join(toolchainDir(), `${name}.json`);
   try {
     const { at, answer } = JSON.parse(readFileSync(path, "utf8")) as { at: number; answer: T };
-    if (Date.now() - at < lifetime) return answer;
+    if (Date.now() - at < (answer === false ? Math.min(lifetime, NO_LIFETIME) : lifetime)) return answer;
   } catch {
     // Never asked, or unreadable: ask.
   }

@@ -90,6 +90,10 @@ export async function makeStandIn(say: Say): Promise<string> {
   });
 }
 
+function shortHash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 16);
+}
+
 function shellQuote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
@@ -109,7 +113,9 @@ export async function resolveCommandPlugin(
   const home = ownHome ?? process.env.PULUMI_HOME ?? join(homedir(), ".pulumi");
   if (realPlugin(home)) return { origin: "real" };
   if (await vendorReachable()) {
-    const done = await remembered("command-plugin-installed", DAY, () => install(cli, home, say));
+    const done = await remembered(`command-plugin-installed-${shortHash(home)}`, DAY, () =>
+      install(cli, home, say),
+    );
     if (done && realPlugin(home)) return { origin: "real" };
   }
   const folder = await makeStandIn(say);

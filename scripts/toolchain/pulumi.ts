@@ -5,7 +5,10 @@ import { resolveToolchain } from "./index";
 try {
   const { pulumi, env, summary } = await resolveToolchain();
   process.stderr.write(`toolchain: ${summary}\n`);
-  const child = spawn(pulumi, process.argv.slice(2), { stdio: "inherit", env: { ...process.env, ...env } });
+  const args = process.argv.slice(2);
+  // One machine that is off must not keep the others from being cleaned.
+  const goOn = args.includes("destroy") ? { PULUMI_CONTINUE_ON_ERROR: "true" } : {};
+  const child = spawn(pulumi, args, { stdio: "inherit", env: { ...process.env, ...goOn, ...env } });
   // An interrupt reaches pulumi too, which then ends in its own time: wait for that.
   for (const signal of ["SIGINT", "SIGHUP"] as const) process.on(signal, () => undefined);
   process.on("SIGTERM", () => child.kill("SIGTERM"));
