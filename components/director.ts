@@ -76,10 +76,11 @@ function authContent(password: string): LayerContent {
  * connections before the poller, which is told at the same moment, has asked it.
  */
 function startsAsDead({ realServers }: ClusterConfig) {
-  const names = realServers.map(({ name }) => name).join(" ");
+  const each = `cd ${paths.trackDirectory} && for name in ${realServers.map(({ name }) => name).join(" ")}; do`;
   return {
     name: "start new real servers as dead",
-    run: `mkdir -p ${paths.trackDirectory} && cd ${paths.trackDirectory} && for name in ${names}; do [ -e $name.down ] || { echo 1 >$name.down && echo 0 >$name; }; done`,
+    unless: `${each} [ -e $name.down ] || exit 1; done`,
+    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo 1 >$name.down && echo 0 >$name; }; done`,
   };
 }
 

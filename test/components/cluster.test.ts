@@ -90,6 +90,14 @@ describe("Cluster", () => {
     );
   });
 
+  it("gives keepalived a new real server as dead, until the poller has asked it", async () => {
+    const steps = manifest(await deploy(rawConfig()), "c-director-1-director").steps;
+    assert.equal(steps?.length, 1);
+    assert.match(steps[0]?.run ?? "", /for name in rs-1 rs-2; do .*echo 1 >\$name\.down/);
+    const checkedByKeepalived = { ...rawConfig(), loadBalancer: { check: { kind: "tcp" } } };
+    assert.deepEqual(manifest(await deploy(checkedByKeepalived), "c-director-1-director").steps, []);
+  });
+
   it("keeps the VRRP password out of every manifest but its own, where it is a secret", async () => {
     const raw = {
       ...rawConfig(),
