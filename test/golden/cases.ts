@@ -51,8 +51,6 @@ function kernel(overrides: RawOverrides) {
   const settings = {
     director: { modules: kernelModules(config, "director"), sysctls: directorSysctls(config) },
     realServer: { modules: kernelModules(config, "realServer"), sysctls: realServerSysctls(config) },
-    storage: { modules: kernelModules(config, "storage") },
-    client: { modules: kernelModules(config, "client") },
   };
   return { "kernel.json": `${JSON.stringify(settings, null, 2)}\n` };
 }
