@@ -35,8 +35,9 @@ export class OutputsShare extends pulumi.ComponentResource {
         }),
       );
     }
+    const content = mountContent(config);
     const mounts = args.realServers.map(({ machine, configured }) => {
-      const mount = layer(`${name}-${machine.name}`, machine, "outputs", mountContent(config), {
+      const mount = layer(`${name}-${machine.name}`, machine, "outputs", content, {
         ...parent,
         dependsOn: [configured, ...server],
       });

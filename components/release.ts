@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
+import { digest } from "./digest";
 
 /** One version of the speech app, as it will lie on a machine. */
 export interface Release {
@@ -14,8 +14,6 @@ export interface Release {
 
 /** The file that pins the app's Python packages. */
 const LOCK = "requirements.txt";
-
-const HASH_LENGTH = 16;
 
 /**
  * Reads the release that a directory holds: `app.py`, the lock file and the package.
@@ -38,8 +36,4 @@ function sources(root: string, below: string): string[] {
   return readdirSync(join(root, below), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && !entry.parentPath.includes("__pycache__"))
     .map((entry) => relative(root, join(entry.parentPath, entry.name)));
-}
-
-function digest(text: string): string {
-  return createHash("sha256").update(text).digest("hex").slice(0, HASH_LENGTH);
 }

@@ -36,17 +36,12 @@ export class SpeechService extends pulumi.ComponentResource {
     const { config, release } = args;
     const parent = { parent: this };
 
+    const stage = stageContent(config, release);
     const activations = args.realServers.map(({ machine, configured }) => {
-      const staged = layer(
-        `${name}-${machine.name}-stage`,
-        machine,
-        "service-stage",
-        stageContent(config, release),
-        {
-          ...parent,
-          dependsOn: [configured],
-        },
-      );
+      const staged = layer(`${name}-${machine.name}-stage`, machine, "service-stage", stage, {
+        ...parent,
+        dependsOn: [configured],
+      });
       const mount = args.mounts.get(machine.name);
       return layer(
         `${name}-${machine.name}`,

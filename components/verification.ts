@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { local, remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
+import { digest } from "./digest";
 import type { Machine } from "./platform/machine";
 import { asRoot, connectionTo } from "./remote/connection";
 import { hostFile } from "./remote/hostFiles";
@@ -27,7 +27,9 @@ export class Verification extends pulumi.ComponentResource {
     const { client } = args;
     const stdin = pulumi
       .all([...args.content])
-      .apply((texts) => `${JSON.stringify(expectations(args.config, digest(texts)), undefined, 1)}\n`);
+      .apply(
+        (texts) => `${JSON.stringify(expectations(args.config, digest(texts.join("\n"))), undefined, 1)}\n`,
+      );
     const common = { stdin, addPreviousOutputInEnv: false };
 
     if (client) {
@@ -79,8 +81,4 @@ function expectations(config: ClusterConfig, deployment: string) {
     realServers: config.realServers.map(nameAndAddress),
     sourceAddresses: verification.sourceAddresses,
   };
-}
-
-function digest(texts: readonly string[]): string {
-  return createHash("sha256").update(texts.join("\n")).digest("hex").slice(0, 16);
 }

@@ -173,6 +173,15 @@ function timing(check: CheckConfig): Line[] {
   ];
 }
 
+/** How keepalived connects, and how often it tries again. */
+function attempts(check: Extract<CheckConfig, { kind: "tcp" | "http" }>): Line[] {
+  return [
+    `connect_timeout ${check.connectTimeout}`,
+    `retry ${check.retry}`,
+    `delay_before_retry ${check.delayBeforeRetry}`,
+  ];
+}
+
 function checksOf(check: CheckConfig, server: RealServerConfig, port: number): Line[] {
   switch (check.kind) {
     case "poller":
@@ -181,22 +190,13 @@ function checksOf(check: CheckConfig, server: RealServerConfig, port: number): L
         block("FILE_CHECK", `track_file ${downFile(server)}`),
       ];
     case "tcp":
-      return [
-        block(
-          "TCP_CHECK",
-          `connect_timeout ${check.connectTimeout}`,
-          `retry ${check.retry}`,
-          `delay_before_retry ${check.delayBeforeRetry}`,
-        ),
-      ];
+      return [block("TCP_CHECK", ...attempts(check))];
     case "http":
       return [
         block(
           "HTTP_GET",
           block("url", `path ${check.path}`, `status_code ${check.status}`),
-          `connect_timeout ${check.connectTimeout}`,
-          `retry ${check.retry}`,
-          `delay_before_retry ${check.delayBeforeRetry}`,
+          ...attempts(check),
         ),
       ];
     case "misc":

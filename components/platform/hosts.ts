@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import type * as pulumi from "@pulumi/pulumi";
 import type { Problem } from "../../config/problems";
 import { type ClusterConfig, machinesOf } from "../../config/schema";
+import { expandHome } from "../remote/openssh";
 import { findHostKey } from "./knownHosts";
 import type { Machine, SshAccess, SshEndpoint } from "./machine";
 
@@ -76,9 +76,4 @@ export function hostMachines(args: HostsArgs): { machines: Machine[] } | { probl
     }),
   );
   return problems.length > 0 ? { problems } : { machines };
-}
-
-/** `~/x` as the shell would read it. */
-export function expandHome(path: string): string {
-  return path.replace(/^~(?=\/)/, homedir());
 }

@@ -10,6 +10,9 @@ export const PROGRAMS = "/usr/local/lib/cosyvoice-lvs";
 
 const APPLIER = `${PROGRAMS}/apply`;
 
+/** The program that puts the applier on a machine, with the applier in it: one text for all machines. */
+const INSTALLER = hostFile("bootstrap.sh").replace("@APPLIER@", () => hostFile("apply.py"));
+
 /**
  * What every remote command of this project shares.
  *
@@ -32,7 +35,7 @@ export function applier(name: string, machine: Machine, opts: pulumi.CustomResou
       ...common(machine),
       create: asRoot(machine, "sh -s install"),
       delete: asRoot(machine, "sh -s remove"),
-      stdin: hostFile("bootstrap.sh").replace("@APPLIER@", () => hostFile("apply.py")),
+      stdin: INSTALLER,
     },
     { ...opts, deleteBeforeReplace: true },
   );

@@ -96,8 +96,8 @@ export class OpenSsh implements AsyncDisposable {
     return ssh;
   }
 
-  /** The arguments that make the OpenSSH client use this configuration, for a session at the terminal. */
-  args(machine: string): string[] {
+  /** The arguments that make the OpenSSH client use this configuration. */
+  private args(machine: string): string[] {
     return ["-F", join(this.directory, "config"), machine];
   }
 
@@ -119,15 +119,14 @@ export class OpenSsh implements AsyncDisposable {
   ): Promise<RemoteResult> {
     const target = this.target(machine);
     const timeout = options.timeout ?? 60;
-    const log = join(this.directory, `log-${machine}-${++this.sequence}`);
-    const result = await execa("ssh", ["-E", log, ...this.args(target.name), command], {
-      reject: false,
-      timeout: timeout * 1000,
-      ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
-      stripFinalNewline: false,
-    });
-    const said = await readFile(log, "utf8").catch(() => "");
-    await rm(log, { force: true });
+    const { result, said } = await this.logged(target, (args) =>
+      execa("ssh", [...args, command], {
+        reject: false,
+        timeout: timeout * 1000,
+        ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
+        stripFinalNewline: false,
+      }),
+    );
     // 255 is the client's own failure; a remote command may exit with it too, but then the client logged nothing.
     if (result.timedOut || result.exitCode === undefined || (result.exitCode === 255 && said.trim() !== "")) {
       throw explain(target, result.timedOut ? `no answer within ${timeout} s` : said, said);
@@ -158,16 +157,20 @@ export class OpenSsh implements AsyncDisposable {
 
   private async login(target: Target, timeout: number): Promise<void> {
     // stdio is ignored because the shared connection's process would hold its pipes open for as long as it lives.
-    const log = join(this.directory, `log-${target.name}-${++this.sequence}`);
-    const result = await execa("ssh", ["-E", log, ...this.args(target.name), "true"], {
-      reject: false,
-      timeout: timeout * 1000,
-      stdio: "ignore",
-    });
-    const said = await readFile(log, "utf8").catch(() => "");
-    await rm(log, { force: true });
+    const { result, said } = await this.logged(target, (args) =>
+      execa("ssh", [...args, "true"], { reject: false, timeout: timeout * 1000, stdio: "ignore" }),
+    );
     if (result.exitCode !== 0)
       throw explain(target, result.timedOut ? `no answer within ${timeout} s` : said, said);
+  }
+
+  /** Runs the client with a log of its own, so that its words are never mixed with the remote command's. */
+  private async logged<R>(target: Target, start: (args: string[]) => PromiseLike<R>) {
+    const log = join(this.directory, `log-${target.name}-${++this.sequence}`);
+    const result = await start(["-E", log, ...this.args(target.name)]);
+    const said = await readFile(log, "utf8").catch(() => "");
+    await rm(log, { force: true });
+    return { result, said };
   }
 }
 
@@ -177,7 +180,12 @@ async function identity(directory: string, options: OpenSshOptions): Promise<str
     await writeFile(file, `${options.privateKey.trimEnd()}\n`, { mode: 0o600 });
     return file;
   }
-  return options.privateKeyFile?.replace(/^~(?=\/)/, homedir());
+  return options.privateKeyFile === undefined ? undefined : expandHome(options.privateKeyFile);
+}
+
+/** `~/x` as the shell would read it. */
+export function expandHome(path: string): string {
+  return path.replace(/^~(?=\/)/, homedir());
 }
 
 /** What OpenSSH wrote, turned into a reason and what to do about it. */

@@ -45,11 +45,6 @@ function revealed(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, revealed(inner)]));
 }
 
-/** The value of an output, awaited: an assertion inside an un-awaited `apply` passes even when it is false. */
-export function resolved<T>(output: pulumi.Output<T>): Promise<T> {
-  return new Promise((resolve) => output.apply((value) => resolve(value)));
-}
-
 /** Waits until everything the program asked for has been registered. */
 export async function settled(): Promise<void> {
   await pulumi.runtime.disconnect();
