@@ -87,18 +87,22 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
     @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
     async def readyz() -> Response:
         problem = service.outputs.problem
+        readiness.refresh()
+        running = int(service.running)
         body = {
             "state": readiness.state,
             "reason": readiness.reason,
             "since": round(readiness.since, 3),
             "node": settings.node,
             "engine": settings.engine,
-            "queue": {"waiting": service.waiting, "limit": settings.waiting_room},
+            "queue": {"waiting": service.waiting, "running": running, "limit": settings.waiting_room},
             # All nodes share the outputs: what is wrong with them degrades answers and leaves the node in the
             # pool.
             "outputs": f"degraded: {problem}" if problem else "ok",
         }
-        return JSONResponse(body, 200 if readiness.ready else 503)
+        # The directors weigh nodes by it, and read no further than the headers.
+        headers = {"X-Queue": str(service.waiting + running)}
+        return JSONResponse(body, 200 if readiness.ready else 503, headers)
 
     @api.get("/metrics", summary="For Prometheus", include_in_schema=False)
     async def scrape() -> Response:
@@ -241,8 +245,9 @@ class Front:
     #: Paths of the API; all others are the page's.
     API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/")
 
-    def __init__(self, settings: Settings, api: App) -> None:
+    def __init__(self, settings: Settings, readiness: Readiness, api: App) -> None:
         self._node = settings.node.encode()
+        self._readiness = readiness
         self._api = api
         self._page: asyncio.Future[App] = asyncio.get_running_loop().create_future()
         self._ending = asyncio.Event()
@@ -276,6 +281,8 @@ class Front:
                     *message.get("headers", ()),
                     (b"x-served-by", self._node),
                     (b"x-request-id", request_id),
+                    # The next request of a kept-alive connection would come here past any balancer.
+                    *(((b"connection", b"close"),) if self._readiness.draining else ()),
                 ]
             await send(message)
 

@@ -97,7 +97,7 @@ class _Service:
         self._listener = listener
         self._began = time.monotonic()
         self._ended = asyncio.Event()
-        self._readiness = Readiness(self._on_change)
+        self._readiness = Readiness(self._on_change, settings.drain_file)
         self._metrics = Metrics(settings.node, settings.engine)
         self._outputs = Outputs(settings.outputs, node=settings.node, time_limit=settings.outputs_time_limit)
         self._speech = SpeechService(
@@ -113,7 +113,7 @@ class _Service:
             time.monotonic() - self._began,
         )
         systemd.notify(f"STATUS={state}{': ' + reason if reason else ''}"[:500])
-        if state == "ready":
+        if self._readiness.able:
             systemd.notify("READY=1")
 
     async def run(self) -> int:
@@ -124,7 +124,7 @@ class _Service:
         systemd.start_watchdog(loop)
 
         api = create_api(self._settings, self._speech, self._readiness, self._metrics)
-        front = Front(self._settings, api)
+        front = Front(self._settings, self._readiness, api)
         server = _Server(
             uvicorn.Config(
                 front,
@@ -210,9 +210,11 @@ class _Service:
 
     async def _drain(self) -> None:
         """Tells the directors, goes on taking requests until they know, then finishes what is there."""
+        known = self._readiness.draining
         self._readiness.drain()
         systemd.notify("STOPPING=1")
-        await asyncio.sleep(self._settings.drain_delay)
+        if not known:
+            await asyncio.sleep(self._settings.drain_delay)
         self._speech.close()
         end = time.monotonic() + self._settings.drain_limit
         while self._speech.busy and time.monotonic() < end:

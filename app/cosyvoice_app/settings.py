@@ -39,6 +39,9 @@ class Settings:
     outputs_time_limit: float
     # COSYVOICE_MAX_CHARACTERS: longest text. Default: 4096, the limit that OpenAI documents for `input`.
     max_characters: int
+    # COSYVOICE_DRAIN_FILE: while this file is there /readyz says 503, and what comes is served all the same.
+    # Default: /run/cosyvoice-lvs/drain.
+    drain_file: Path
     # COSYVOICE_DRAIN_DELAY: on SIGTERM, how long requests are still taken while /readyz says 503 already, so
     # that the directors (two polls a second) stop sending before the port closes. Default: 1.5.
     drain_delay: float
@@ -132,6 +135,7 @@ def load_settings(
         wait_limit=number("COSYVOICE_WAIT_LIMIT", 300, 0.1, 86_400),
         outputs_time_limit=number("COSYVOICE_OUTPUTS_TIME_LIMIT", 5, 0.1, 300),
         max_characters=count("COSYVOICE_MAX_CHARACTERS", 4096, 1, 100_000, "characters"),
+        drain_file=Path(text("COSYVOICE_DRAIN_FILE", "/run/cosyvoice-lvs/drain")),
         drain_delay=number("COSYVOICE_DRAIN_DELAY", 1.5, 0, 60),
         drain_limit=number("COSYVOICE_DRAIN_LIMIT", min(time_limit, 60), 0, 3600),
     )

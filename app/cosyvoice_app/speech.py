@@ -69,6 +69,11 @@ class SpeechService:
         return self._waiting + self._page_waiting()
 
     @property
+    def running(self) -> bool:
+        """Whether a synthesis runs."""
+        return self._turn.locked()
+
+    @property
     def busy(self) -> bool:
         """Whether a request is anywhere between its arrival and its answer."""
         return bool(self._inside or self._page_waiting())

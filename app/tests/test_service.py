@@ -348,6 +348,57 @@ def test_sigterm_drains_finishes_what_runs_and_ends_with_0(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_a_drain_file_takes_the_node_out_and_back(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "drain"
+    server = start_server("--enable-queue", COSYVOICE_DRAIN_FILE=str(file))
+    ready = server.http.get("/readyz")
+    assert (ready.status_code, ready.headers["x-queue"]) == (200, "0")
+    assert "connection" not in server.http.get("/healthz").headers
+    file.write_text("maintenance of the fans\n")
+    ready = server.http.get("/readyz")
+    assert ready.status_code == 503
+    assert (ready.json()["state"], ready.json()["reason"]) == ("draining", "maintenance of the fans")
+    # What comes is served, by connections that lead elsewhere the next time.
+    said = server.say("still here")
+    assert (said.status_code, said.headers["connection"]) == (200, "close")
+    assert server.http.get("/").headers["connection"] == "close"
+    file.unlink()
+    assert server.http.get("/readyz").status_code == 200
+    file.touch()
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 5, "the directors knew: no delay"
+
+
+def test_a_drained_node_can_start(start_server: StartServer, tmp_path: Path) -> None:
+    file = tmp_path / "drain"
+    file.touch()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.bind(str(tmp_path / "notify"))
+    listener.settimeout(60)
+    server = start_server(
+        "--enable-queue",
+        wait=False,
+        COSYVOICE_DRAIN_FILE=str(file),
+        NOTIFY_SOCKET=str(tmp_path / "notify"),
+    )
+    while b"READY=1" not in listener.recv(4096):
+        pass
+    assert server.http.get("/readyz").json()["reason"] == "a drain was asked for"
+    file.unlink()
+    assert server.ready()
+
+
+def test_the_queue_is_told_in_numbers(start_server: StartServer, slow_espeak: Path) -> None:
+    server = start_server("--enable-queue", COSYVOICE_ESPEAK=str(slow_espeak))
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(server.say, text) for text in ("sleep 2 one", "sleep 2 two")]
+        wait_for(lambda: server.http.get("/readyz").headers["x-queue"] == "2")
+        queue = server.http.get("/readyz").json()["queue"]
+        assert (queue["waiting"], queue["running"]) == (1, 1)
+        assert all(answer.result().status_code == 200 for answer in answers)
+
+
 def test_the_port_answers_before_the_page_is_there(start_server: StartServer) -> None:
     server = start_server("--enable-queue", wait=False)
     page: list[httpx.Response] = []
