@@ -12,6 +12,10 @@ ipvs      [{"address", "port", "forwarding", "weight", "active", "inactive"}] of
 scheduler of that virtual service, or null
 units     {unit: systemd's word for its state}
 ready     true, or why GET /readyz on this machine did not say 200; null when nothing is meant to listen here
+queue     {"waiting", "running"} as that answer tells them, or null
+drain     {"reason", "since": seconds since 1970} while somebody or a deployment drains this machine, or null
+releases  {"current", "previous": digest or null, "staged": [{"digest", "complete", "since"}]} of the speech
+          app, or null when none ever was here
 outputs   what is mounted at /root/CosyVoice/outputs, or null
 layers    {layer: owner} as the applier keeps them
 """
@@ -24,6 +28,8 @@ import sys
 UNITS = ("keepalived.service", "cosyvoice-health.service", "cosyvoice.service", "cosyvoice-vip.service")
 OUTPUTS = "/root/CosyVoice/outputs"
 LAYERS = "/var/lib/cosyvoice-lvs/layers"
+DRAIN = "/run/cosyvoice-lvs/drain"
+HOME = "/opt/cosyvoice"
 
 
 def command(*argv):
@@ -77,14 +83,61 @@ def virtual_service(vip, port):
 
 
 def readiness(port):
+    """(true or why not, queue or None) by GET /readyz."""
     try:
         with socket.create_connection(("127.0.0.1", port), 2) as connection:
             connection.settimeout(3)
             connection.sendall(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            status = connection.recv(4096).split(b"\r\n")[0].decode("latin-1")
+            answer = b""
+            while len(answer) < 65536:
+                received = connection.recv(4096)
+                if not received:
+                    break
+                answer += received
     except OSError as error:
-        return str(error)
-    return True if status.split(" ")[1:2] == ["200"] else status
+        return str(error), None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b"\r\n")[0].decode("latin-1")
+    ready, queue = status.split(" ")[1:2] == ["200"] or status, None
+    try:
+        said = json.loads(body)
+        if ready is not True:
+            ready = ": ".join(filter(None, (said["state"], said["reason"])))
+        queue = {key: int(said["queue"][key]) for key in ("waiting", "running")}
+    except (ValueError, KeyError, TypeError):
+        pass  # not the speech app, or a version of it that tells less
+    return ready, queue
+
+
+def drain():
+    try:
+        with open(DRAIN, encoding="utf-8", errors="replace") as file:
+            return {"reason": file.read(1000).strip(), "since": int(os.fstat(file.fileno()).st_mtime)}
+    except OSError:
+        return None
+
+
+def releases():
+    def active(name):
+        try:
+            return os.path.basename(os.readlink(f"{HOME}/{name}"))
+        except OSError:
+            return None
+
+    staged = []
+    try:
+        digests = sorted(os.listdir(f"{HOME}/releases"))
+    except OSError:
+        return None
+    for digest in digests:
+        directory = f"{HOME}/releases/{digest}"
+        complete = os.path.exists(f"{directory}/.complete")
+        try:
+            since = os.stat(f"{directory}/.complete" if complete else directory).st_mtime
+        except OSError:
+            continue  # removed in the meantime
+        staged.append({"digest": digest, "complete": complete, "since": int(since)})
+    return {"current": active("current"), "previous": active("previous"), "staged": staged}
 
 
 def outputs_source():
@@ -117,12 +170,16 @@ def main(vip, port):
     units = dict(zip(UNITS, states))
     scheduler, servers = virtual_service(vip, port)
     serves = units.get("cosyvoice.service") not in (None, "inactive", "unknown")
+    ready, queue = readiness(port) if serves else (None, None)
     report = {
         "vip": vip_device(vip),
         "scheduler": scheduler,
         "ipvs": servers,
         "units": units,
-        "ready": readiness(port) if serves else None,
+        "ready": ready,
+        "queue": queue,
+        "drain": drain(),
+        "releases": releases(),
         "outputs": outputs_source(),
         "layers": layers(),
     }

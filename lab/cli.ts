@@ -52,7 +52,7 @@ async function deploy(progress: Progress): Promise<void> {
   if (exitCode !== 0) {
     throw new LabError(
       `pulumi up failed (exit code ${exitCode}).`,
-      "Its own words are above. scripts/lab up tries again; scripts/lab pulumi cancel first, if it was killed.",
+      (await stack.locked()) ?? "Its own words are above. scripts/lab up tries again.",
     );
   }
 }
@@ -60,6 +60,8 @@ async function deploy(progress: Progress): Promise<void> {
 async function pulumi(args: string[]): Promise<void> {
   const { exitCode } = await stack.run(withoutDashes(args), { stdio: "inherit", reject: false });
   process.exitCode = exitCode ?? 1;
+  const locked = process.exitCode === 0 ? undefined : await stack.locked();
+  if (locked !== undefined) console.error(`\n${locked}`);
 }
 
 async function status(options: { json?: true }): Promise<void> {

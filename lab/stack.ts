@@ -6,6 +6,7 @@ import { execa, type Options } from "execa";
 import { parse, stringify } from "yaml";
 import { repository } from "../scripts/lib/paths";
 import { resolveToolchain, type Toolchain } from "../scripts/toolchain";
+import { explainLocks } from "../scripts/toolchain/locks";
 import { LabError, reason } from "./errors";
 import type { Lab } from "./lab";
 import { machines } from "./machines";
@@ -42,11 +43,20 @@ export class LabStack {
     this.configFile = join(this.directory, `Pulumi.${stackName}.yaml`);
   }
 
+  private get backendUrl(): string {
+    return `file://${join(this.directory, "backend")}`;
+  }
+
+  /** Who keeps the stack locked and what to do about it; undefined when nobody does. */
+  async locked(): Promise<string | undefined> {
+    return explainLocks(this.backendUrl, "cosyvoice-lvs", stackName, this.directory);
+  }
+
   /** What has to be in the environment for `pulumi` to find the stack. */
   async environment(toolchain: Toolchain): Promise<NodeJS.ProcessEnv> {
     return {
       ...toolchain.env,
-      PULUMI_BACKEND_URL: `file://${join(this.directory, "backend")}`,
+      PULUMI_BACKEND_URL: this.backendUrl,
       PULUMI_STACK: stackName,
       // It would come before the file.
       PULUMI_CONFIG_PASSPHRASE: undefined,

@@ -1,22 +1,7 @@
-import { lastLine, runPulumi } from "./pulumi";
+import { exportState, importState, nameOf, type State, type StateResource } from "./state";
 
 /** A connection in the state: secret as a whole, since it holds a key, so its text is in `plaintext` when shown. */
 type Connection = { readonly host?: string; readonly plaintext?: string };
-
-interface StateResource {
-  readonly urn: string;
-  readonly parent?: string;
-  readonly inputs?: { readonly connection?: Connection };
-  readonly dependencies?: readonly string[];
-  readonly propertyDependencies?: Readonly<Record<string, readonly string[]>>;
-}
-
-interface State {
-  readonly deployment: {
-    readonly resources?: readonly StateResource[];
-    readonly pending_operations?: unknown;
-  };
-}
 
 /**
  * Takes a machine that is gone for good out of the stack's state, so that no later deployment tries to clean it up.
@@ -26,23 +11,20 @@ interface State {
  * @returns the names of the resources that were taken out; empty when the state knows no such machine.
  */
 export async function forget(stack: string, address: string): Promise<string[]> {
-  const run = async (args: string[], input?: string): Promise<string> => {
-    const result = await runPulumi(stack, args, input);
-    if (result.exitCode !== 0) throw new Error(`pulumi ${args.join(" ")}: ${lastLine(result)}`);
-    return result.stdout;
-  };
   // Secrets are shown to find the machine's resources; what goes back is the state as it was kept, encrypted.
-  const shown = JSON.parse(await run(["stack", "export", "--show-secrets"])) as State;
+  const shown = await exportState(stack, true);
   const gone = resourcesOf(shown.deployment.resources ?? [], address);
-  const state = JSON.parse(await run(["stack", "export"])) as State;
-  if (gone.length > 0) await run(["stack", "import"], JSON.stringify(without(state, new Set(gone))));
-  return gone.map((urn) => urn.split("::").at(-1) ?? urn);
+  const state = await exportState(stack);
+  if (gone.length > 0) await importState(stack, without(state, new Set(gone)));
+  return gone.map(nameOf);
 }
 
 /** The machine's own resources, and the components that hold nothing else, in the order of the state. */
 export function resourcesOf(resources: readonly StateResource[], address: string): string[] {
   const gone = new Set(
-    resources.filter(({ inputs }) => hostOf(inputs?.connection) === address).map(({ urn }) => urn),
+    resources
+      .filter(({ inputs }) => hostOf(inputs?.connection as Connection | undefined) === address)
+      .map(({ urn }) => urn),
   );
   for (const { urn } of [...resources].reverse()) {
     const children = resources.filter(({ parent }) => parent === urn);

@@ -20,6 +20,15 @@ const reportSchema = z.object({
     .nullable(),
   units: z.record(z.string(), z.string()),
   ready: z.union([z.literal(true), z.string()]).nullable(),
+  queue: z.object({ waiting: z.number(), running: z.number() }).nullable(),
+  drain: z.object({ reason: z.string(), since: z.number() }).nullable(),
+  releases: z
+    .object({
+      current: z.string().nullable(),
+      previous: z.string().nullable(),
+      staged: z.array(z.object({ digest: z.string(), complete: z.boolean(), since: z.number() })),
+    })
+    .nullable(),
   outputs: z.string().nullable(),
   layers: z.record(z.string(), z.string().nullable()),
 });

@@ -1,5 +1,6 @@
 import pLimit from "p-limit";
 import { type OpenSsh, UnreachableError } from "../../components/remote/openssh";
+import { utc } from "../lib/time";
 import type { Inventory, InventoryMachine } from "./inventory";
 import { type MachineReport, probe } from "./probe";
 
@@ -33,6 +34,8 @@ export interface RealServerStatus {
   /** systemd's word for cosyvoice.service. */
   readonly service: string;
   readonly ready: boolean;
+  /** Why it is drained, and since when (ISO 8601): by hand or by a deployment. Null when it is not. */
+  readonly drain: { readonly reason: string; readonly since: string } | null;
   /** What is mounted at /root/CosyVoice/outputs; null when nothing is. */
   readonly outputs: string | null;
 }
@@ -52,14 +55,23 @@ export interface ClusterStatus {
 /** A machine's report, or why there is none. */
 export type Answer = { readonly report: MachineReport } | { readonly reason: string };
 
-/** Asks every machine how it is, all at once, and puts the answers together. */
+/** Asks every director and real server how it is, and puts the answers together. */
 export async function clusterStatus(inventory: Inventory, ssh: OpenSsh): Promise<ClusterStatus> {
   const asked = inventory.machines.filter(({ role }) => role === "director" || role === "realServer");
+  return summarise(inventory, await askAll(inventory, asked, ssh));
+}
+
+/** Asks machines how they are, all at once. The answers are by name. */
+export async function askAll(
+  inventory: Inventory,
+  machines: readonly InventoryMachine[],
+  ssh: OpenSsh,
+): Promise<Map<string, Answer>> {
   const limit = pLimit(AT_ONCE);
-  const answers = await Promise.all(
-    asked.map((machine) => limit(async () => [machine.name, await ask(inventory, machine, ssh)] as const)),
+  const answers = machines.map((machine) =>
+    limit(async () => [machine.name, await ask(inventory, machine, ssh)] as const),
   );
-  return summarise(inventory, new Map(answers));
+  return new Map(await Promise.all(answers));
 }
 
 async function ask(inventory: Inventory, machine: InventoryMachine, ssh: OpenSsh): Promise<Answer> {
@@ -111,11 +123,22 @@ export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Ans
         inactiveConnections: entry?.inactive ?? 0,
         service: report?.units["cosyvoice.service"] ?? "unknown",
         ready: report?.ready === true,
+        drain: report?.drain
+          ? { reason: report.drain.reason, since: new Date(report.drain.since * 1000).toISOString() }
+          : null,
         outputs: report?.outputs ?? null,
       };
     });
   const status = { vip, port, holder, scheduler: table?.scheduler ?? null, directors, realServers };
   return { ...status, findings: findings(status) };
+}
+
+/** What the reason of a drain begins with when `scripts/cluster drain` made it. */
+export const BY_HAND = "by hand";
+
+/** Whether a drain was made by `scripts/cluster drain`, by its reason. */
+export function isByHand(reason: string): boolean {
+  return reason.startsWith(BY_HAND);
 }
 
 function poolState(table: MachineReport | undefined, weight: number | undefined): PoolState {
@@ -142,10 +165,17 @@ function findings(status: Omit<ClusterStatus, "findings">): string[] {
         : `${holders.join(" and ")} both hold the VIP ${vip}.`,
     );
   }
-  for (const { name, reachable, pool, ready, service, outputs } of realServers) {
-    if (pool === "out" || pool === "drained") found.push(`${name} gets no new connections (${pool}).`);
+  for (const { name, reachable, pool, ready, service, drain, outputs } of realServers) {
+    if (drain) {
+      const undrain = isByHand(drain.reason) ? ` (scripts/cluster undrain ${name})` : "";
+      found.push(`${name} is drained since ${utc(Date.parse(drain.since))}: ${drain.reason}${undrain}.`);
+      if (pool === "serving") found.push(`${name} gets new connections although it is drained.`);
+    } else if (pool === "out" || pool === "drained") {
+      found.push(`${name} gets no new connections (${pool}).`);
+    }
     if (!reachable) continue;
-    if (service !== "active" || !ready) {
+    // A drained one says that it is not ready, as it should.
+    if (service !== "active" || !(ready || drain)) {
       found.push(
         `${name}: the service is ${service}${ready ? "" : ", not ready"} (journalctl -u cosyvoice).`,
       );

@@ -1,5 +1,5 @@
 import pc from "picocolors";
-import type { ClusterStatus, PoolState } from "./status";
+import { type ClusterStatus, isByHand, type PoolState, type RealServerStatus } from "./status";
 
 const COLOURS: Record<PoolState, (text: string) => string> = {
   serving: pc.green,
@@ -23,7 +23,7 @@ export function renderStatus(status: ClusterStatus): string {
     COLOURS[server.pool](server.pool),
     server.weight === null ? "-" : String(server.weight),
     `${server.activeConnections}/${server.inactiveConnections}`,
-    server.reachable ? `${server.service}${server.ready ? ", ready" : ", not ready"}` : pc.red("unreachable"),
+    server.reachable ? `${server.service}, ${readiness(server)}` : pc.red("unreachable"),
     server.outputs ?? pc.red("not mounted"),
   ]);
   return [
@@ -40,6 +40,11 @@ export function renderStatus(status: ClusterStatus): string {
       ? [pc.green("All is well.")]
       : findings.map((finding) => `${pc.red("!")} ${finding}`)),
   ].join("\n");
+}
+
+function readiness({ ready, drain }: RealServerStatus): string {
+  if (drain) return pc.yellow(isByHand(drain.reason) ? "drained by hand" : "drained");
+  return ready ? "ready" : "not ready";
 }
 
 /** Cells padded to columns; colours take no room. */

@@ -1,9 +1,15 @@
 import assert from "node:assert/strict";
+import type { OpenSsh } from "../../components/remote/openssh";
+import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
 import type { Inventory } from "../../scripts/cluster-cli/inventory";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
+import { ProgressLine } from "../../scripts/cluster-cli/progress";
+import { chooseRelease, type NodeReleases, renderReleases } from "../../scripts/cluster-cli/releases";
+import type { State } from "../../scripts/cluster-cli/state";
 import { type Answer, summarise } from "../../scripts/cluster-cli/status";
 import { renderStatus } from "../../scripts/cluster-cli/table";
+import { settled } from "../../scripts/cluster-cli/unlock";
 
 const machine = (name: string, role: "director" | "realServer", address: string) => ({
   name,
@@ -26,13 +32,16 @@ const inventory: Inventory = {
   ],
 };
 
-const report = (changes: Partial<MachineReport>): Answer => ({
+const report = (changes: Partial<MachineReport>): { readonly report: MachineReport } => ({
   report: {
     vip: null,
     scheduler: null,
     ipvs: null,
     units: { "keepalived.service": "active", "cosyvoice.service": "active" },
     ready: true,
+    queue: { waiting: 0, running: 0 },
+    drain: null,
+    releases: null,
     outputs: "10.0.0.20:/",
     layers: {},
     ...changes,
@@ -105,6 +114,31 @@ describe("scripts/cluster status", () => {
       /rs-2 gets no new connections \(drained\)/,
     ],
   ];
+  it("says since when and why a real server is drained, and nothing else of it", () => {
+    const drained = { reason: "by hand (anna@desk): new fan", since: 1_700_000_000 };
+    const table = report({
+      vip: "eth0",
+      scheduler: "mh",
+      ipvs: [entry("10.0.0.1", 1), entry("10.0.0.2", 0)],
+    });
+    const status = summarise(
+      inventory,
+      answers({ "director-1": table, "rs-2": report({ ready: "draining", drain: drained }) }),
+    );
+    assert.deepEqual(status.findings, [
+      "rs-2 is drained since 2023-11-14 22:13:20 UTC: by hand (anna@desk): new fan (scripts/cluster undrain rs-2).",
+    ]);
+    assert.match(renderStatus(status), /rs-2 .* active, drained by hand /);
+  });
+  it("tells a drained real server that gets new connections, and one that a deployment drains", () => {
+    const drain = { reason: "deployment: service", since: 1_700_000_000 };
+    const status = summarise(inventory, answers({ "rs-2": report({ ready: "draining", drain }) }));
+    assert.deepEqual(status.findings, [
+      "rs-2 is drained since 2023-11-14 22:13:20 UTC: deployment: service.",
+      "rs-2 gets new connections although it is drained.",
+    ]);
+  });
+
   for (const [what, changes, expected] of faults) {
     it(`names ${what}, in the table too`, () => {
       const status = summarise(inventory, answers(changes));
@@ -140,5 +174,259 @@ describe("scripts/cluster forget", () => {
     ];
     assert.deepEqual(resourcesOf(state, "10.0.0.2"), ["rs-2", "rs-2-layer", "speech-rs-2"]);
     assert.deepEqual(resourcesOf(state, "10.0.0.9"), []);
+  });
+});
+
+/** A cluster whose directors follow the drain files of its real servers, behind what `drain` uses of OpenSsh. */
+class PretendCluster {
+  readonly files = new Map<string, string>();
+  readonly commands: string[] = [];
+  /** Whether the directors look at /readyz. */
+  follows = true;
+  queue = { waiting: 2, running: 1 };
+  off = new Set<string>();
+
+  async run(name: string, command: string, { input = "" } = {}) {
+    const said = (stdout: string) => ({ exitCode: 0, stdout, stderr: "" });
+    if (this.off.has(name)) throw new Error(`${name} is off`);
+    if (command.startsWith("python3 -")) return said(JSON.stringify(this.report(name).report));
+    this.commands.push(`${name}: ${command}`);
+    const had = this.files.has(name);
+    if (command.includes("rm -f")) this.files.delete(name);
+    else this.files.set(name, input);
+    return said(had ? "drained\n" : "");
+  }
+
+  private report(name: string) {
+    if (!name.startsWith("director")) {
+      const { waiting, running } = this.queue;
+      if (waiting > 0) this.queue = { waiting: waiting - 1, running };
+      else this.queue = { waiting, running: 0 };
+      return report({ queue: { waiting, running } });
+    }
+    const weight = (server: string) => (this.follows && this.files.has(server) ? 0 : 1);
+    const ipvs = [entry("10.0.0.1", weight("rs-1")), entry("10.0.0.2", weight("rs-2"))];
+    return report({ vip: name === "director-1" ? "eth0" : null, scheduler: "mh", ipvs });
+  }
+
+  get ssh() {
+    return this as unknown as OpenSsh;
+  }
+}
+
+describe("scripts/cluster drain and undrain", () => {
+  const options = { reason: "new\n  fan", force: false, wait: 60 };
+  const limits = { pool: 0, answer: 0 };
+  const stream = { isTTY: false, write: () => true } as unknown as NodeJS.WriteStream;
+  const progress = new ProgressLine(stream);
+  let cluster: PretendCluster;
+  beforeEach(() => {
+    cluster = new PretendCluster();
+  });
+
+  it("waits for the queue, and says how to come back", async () => {
+    const { text, idle } = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    assert.match(
+      text,
+      /^rs-2 is drained and has nothing left to do\. Back into the pool: scripts\/cluster undrain rs-2/,
+    );
+    assert.equal(idle, true);
+    assert.match(cluster.files.get("rs-2") ?? "", /^by hand \(\S+@\S+\): new fan\n$/);
+    assert.match(cluster.commands[0] ?? "", /cat >(\S+)\.new && mv \1\.new \1'$/, "the file appears whole");
+    assert.equal(await undrain(inventory, "rs-2", cluster.ssh, progress, limits), "rs-2 serves again.");
+    assert.equal(cluster.files.size, 0);
+    assert.match(
+      await undrain(inventory, "rs-2", cluster.ssh, progress, limits),
+      /was not drained, and serves/,
+    );
+  });
+  it("says what is left when the queue takes too long", async () => {
+    cluster.queue = { waiting: 5, running: 1 };
+    const { text, idle } = await drain(
+      inventory,
+      "rs-2",
+      cluster.ssh,
+      { ...options, wait: 0 },
+      progress,
+      limits,
+    );
+    assert.match(text, /still works on \d requests after 0 s/);
+    assert.equal(idle, false);
+  });
+  it("takes the drain back when the directors do not follow", async () => {
+    cluster.follows = false;
+    await assert.rejects(
+      drain(inventory, "rs-2", cluster.ssh, options, progress, limits),
+      /director-1 and director-2 still send rs-2 new connections after 0 s, so the drain was taken back/,
+    );
+    assert.equal(cluster.files.size, 0);
+  });
+  it("refuses the last that serves, unless forced", async () => {
+    cluster.files.set("rs-1", "by hand");
+    const last = drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    await assert.rejects(last, /rs-2 is the last real server that serves/);
+    assert.ok(!cluster.files.has("rs-2"));
+    await drain(inventory, "rs-2", cluster.ssh, { ...options, force: true }, progress, limits);
+    assert.ok(cluster.files.has("rs-2"));
+  });
+  it("refuses while nobody is known to hold the VIP", async () => {
+    cluster.off.add("director-1");
+    await assert.rejects(
+      drain(inventory, "rs-2", cluster.ssh, options, progress, limits),
+      /no single director that can be reached holds the VIP/,
+    );
+  });
+  it("drains with one director off, and says so", async () => {
+    cluster.off.add("director-2");
+    const { text } = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    assert.match(text, /director-2 could not be asked/);
+  });
+  it("names what is no real server", async () => {
+    const wrong = (name: string) => drain(inventory, name, cluster.ssh, options, progress, limits);
+    await assert.rejects(
+      wrong("director-1"),
+      /director-1 is the director 10\.0\.0\.11.*Real servers: rs-1, rs-2\./,
+    );
+    await assert.rejects(
+      wrong("rs-9"),
+      /There is no machine "rs-9" in this stack\. Real servers: rs-1, rs-2\./,
+    );
+  });
+  it("fails when the machine cannot be written to", async () => {
+    cluster.off.add("rs-2");
+    await assert.rejects(drain(inventory, "rs-2", cluster.ssh, options, progress, limits), /rs-2 is off/);
+  });
+  it("takes a stopped service for one that has nothing to do", () => {
+    const of = (changes: Partial<MachineReport>) => leftToDo(report(changes).report);
+    assert.equal(of({ queue: { waiting: 3, running: 1 } }), 4);
+    assert.equal(of({ queue: null }), undefined);
+    assert.equal(of({ queue: null, units: { "cosyvoice.service": "inactive" } }), 0);
+  });
+});
+
+describe("scripts/cluster rollback", () => {
+  const [A, B, C] = ["aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "cccccccccccccccc"];
+  /** A real server with the releases, in the order in which they were staged, all whole unless marked with "!". */
+  const node = (
+    name: string,
+    staged: string[],
+    current: string | null,
+    previous: string | null,
+  ): NodeReleases => ({
+    name,
+    reason: null,
+    releases: {
+      current,
+      previous,
+      staged: staged.map((digest, index) => ({
+        digest: digest.replace("!", ""),
+        complete: !digest.endsWith("!"),
+        since: 1_700_000_000 + index,
+      })),
+    },
+  });
+
+  it("goes to the release that was active before, not to the newest", () => {
+    const nodes = ["rs-1", "rs-2"].map((name) => node(name, [A, B, C], B, A));
+    assert.equal(chooseRelease(nodes).digest, A);
+  });
+  it("goes back where a deployment was given up half-way", () => {
+    const nodes = [node("rs-1", [A, B, C], C, B), node("rs-2", [A, B, C], B, A)];
+    assert.equal(chooseRelease(nodes).digest, B);
+  });
+  it("takes the newest other one where none is known to have been before", () => {
+    assert.equal(
+      chooseRelease([node("rs-1", [A, B, C], C, null), node("rs-2", [A, B, C], C, null)]).digest,
+      B,
+    );
+  });
+  it("asks which when that is not clear", () => {
+    const nodes = [node("rs-1", [A, B], A, B), node("rs-2", [A, B], B, A)];
+    assert.throws(
+      () => chooseRelease(nodes),
+      /Say --to one of: bbbb.* \(active on rs-2\), aaaa.* \(active on rs-1\)/,
+    );
+    assert.equal(chooseRelease(nodes, "a").digest, A);
+  });
+  const refused: [string, NodeReleases[], string | undefined, RegExp][] = [
+    [
+      "a release that one lacks",
+      [node("rs-1", [A, B], B, A), node("rs-2", [B], B, A)],
+      undefined,
+      /rs-2 does not have the whole release aaaa/,
+    ],
+    [
+      "a release that is not whole",
+      [node("rs-1", [A, B], B, A), node("rs-2", [`${A}!`, B], B, A)],
+      A,
+      /rs-2 does not have the whole release aaaa/,
+    ],
+    [
+      "an unknown release",
+      [node("rs-1", [A], A, null)],
+      "dddd",
+      /no real server has the release "dddd".*aaaa/,
+    ],
+    ["what is not there", [node("rs-1", [A], A, null)], undefined, /no release but the active one/],
+    [
+      "while one is off",
+      [node("rs-1", [A, B], B, A), { name: "rs-2", reason: "connection timed out", releases: null }],
+      undefined,
+      /rs-2 \(connection timed out\)/,
+    ],
+  ];
+  for (const [what, nodes, to, expected] of refused) {
+    it(`refuses ${what}`, () => assert.throws(() => chooseRelease(nodes, to), expected));
+  }
+  it("lists the releases, the newest first", () => {
+    const text = renderReleases([node("rs-1", [A, B], B, A), node("rs-2", [`${A}!`, B], B, A)]);
+    assert.deepEqual(
+      text
+        .split("\n")
+        .slice(1)
+        .map((line) => line.split(/ {2,}/)),
+      [
+        [B, "2023-11-14 22:13:21 UTC", "all", "all", "-"],
+        [A, "2023-11-14 22:13:20 UTC", "rs-1", "-", "all"],
+      ],
+    );
+  });
+});
+
+describe("scripts/cluster unlock", () => {
+  it("settles what was under way, so that the next up does it again", () => {
+    const command = (urn: string, inputs = {}) => ({
+      urn,
+      type: "command:remote:Command",
+      inputs,
+      outputs: inputs,
+    });
+    const state: State = {
+      deployment: {
+        resources: [command("a", { stdin: "x" }), command("b"), command("c", { environment: { X: "1" } })],
+        pending_operations: [
+          { resource: command("new"), type: "creating" },
+          { resource: command("a"), type: "updating" },
+          { resource: command("c"), type: "deleting" },
+        ],
+      },
+    };
+    const { resources, pending_operations } = settled(
+      state,
+      state.deployment.pending_operations ?? [],
+    ).deployment;
+    const marked = (rest: object, environment = {}) => ({
+      ...rest,
+      environment: { ...environment, COSYVOICE_LVS_INTERRUPTED: "yes" },
+    });
+    assert.deepEqual(pending_operations, []);
+    assert.deepEqual(
+      resources?.map(({ inputs }) => inputs),
+      [marked({ stdin: "x" }), {}, marked({}, { X: "1" })],
+    );
+    assert.deepEqual(
+      resources?.map(({ outputs }) => outputs),
+      resources?.map(({ inputs }) => inputs),
+    );
   });
 });

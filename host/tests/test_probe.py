@@ -1,0 +1,102 @@
+"""probe.py: what it reads of the speech app, its releases and a drain."""
+
+import http.server
+import importlib.util
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+HOST = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """The program as a module, with its paths below tmp_path."""
+    spec = importlib.util.spec_from_file_location("probe", HOST / "probe.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.HOME = str(tmp_path / "opt")
+    module.DRAIN = str(tmp_path / "drain")
+    return module
+
+
+def ask(probe, status, body):
+    """What the probe makes of an answer to GET /readyz."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/readyz"
+            self.send_response(status)
+            self.end_headers()
+            # In two pieces, as a network may deliver it.
+            self.wfile.write(body[:5])
+            self.wfile.flush()
+            self.wfile.write(body[5:])
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        try:
+            return probe.readiness(server.server_port)
+        finally:
+            thread.join()
+
+
+def answer(state, reason, **queue):
+    return json.dumps({"state": state, "reason": reason, "queue": queue}).encode()
+
+
+def test_a_ready_node_and_its_queue(probe):
+    body = answer("ready", "", waiting=3, running=1, limit=20)
+    assert ask(probe, 200, body) == (True, {"waiting": 3, "running": 1})
+
+
+def test_why_a_node_is_not_ready(probe):
+    body = answer("draining", "by hand (anna@desk): new fan", waiting=0, running=0)
+    assert ask(probe, 503, body) == ("draining: by hand (anna@desk): new fan", {"waiting": 0, "running": 0})
+    assert ask(probe, 503, answer("warming", "", waiting=0)) == ("warming", None)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"busy", b"[]", b'{"state": "ready"}', b'{"queue": {"waiting": null}}']
+)
+def test_an_answer_of_something_else(probe, body):
+    assert ask(probe, 200, body) == (True, None)
+    assert ask(probe, 503, body) == ("HTTP/1.0 503 Service Unavailable", None)
+
+
+def test_nobody_listens(probe):
+    with http.server.HTTPServer(("127.0.0.1", 0), None) as server:
+        port = server.server_port
+    ready, queue = probe.readiness(port)
+    assert "refused" in ready
+    assert queue is None
+
+
+def test_a_drain(probe):
+    assert probe.drain() is None
+    Path(probe.DRAIN).write_text("by hand (anna@desk): new fan\n")
+    found = probe.drain()
+    assert found["reason"] == "by hand (anna@desk): new fan"
+    assert found["since"] == int(Path(probe.DRAIN).stat().st_mtime)
+
+
+def test_releases(probe):
+    assert probe.releases() is None
+    home = Path(probe.HOME)
+    for digest in ("b" * 16, "a" * 16):
+        (home / "releases" / digest).mkdir(parents=True)
+    (home / "releases" / ("a" * 16) / ".complete").touch()
+    (home / "current").symlink_to(home / "releases" / ("a" * 16))
+    found = probe.releases()
+    assert (found["current"], found["previous"]) == ("a" * 16, None)
+    assert [(release["digest"], release["complete"]) for release in found["staged"]] == [
+        ("a" * 16, True),
+        ("b" * 16, False),
+    ]
+    assert all(isinstance(release["since"], int) for release in found["staged"])
