@@ -1,10 +1,12 @@
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as pulumi from "@pulumi/pulumi";
 import { Cluster } from "./components/cluster";
 import { hostMachines } from "./components/platform/hosts";
-import { readRelease } from "./components/release";
+import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
+import { cacheDir } from "./scripts/lib/paths";
 
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));
@@ -27,10 +29,13 @@ if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems
 const { machines } = found;
 if (!pulumi.runtime.isDryRun()) await preflight(machines);
 
+// Tests deploy other versions of the app.
+const app = process.env.COSYVOICE_LVS_APP ?? fileURLToPath(new URL("app", import.meta.url));
+
 const cluster = new Cluster("cosyvoice", {
   config,
   machines,
-  release: readRelease(fileURLToPath(new URL("app", import.meta.url))),
+  release: packRelease(app, join(cacheDir(), "releases")),
   vrrpPassword: secrets.getSecret("vrrpPassword"),
 });
 

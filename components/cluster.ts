@@ -29,21 +29,10 @@ export class Cluster extends pulumi.ComponentResource {
     const parent = { parent: this };
     const withRole = (role: Machine["role"]) => machines.filter((machine) => machine.role === role);
 
-    const directors: Director[] = [];
-    for (const machine of withRole("director")) {
-      directors.push(
-        new Director(
-          `${name}-${machine.name}`,
-          {
-            machine,
-            config,
-            vrrpPassword: args.vrrpPassword,
-            after: directors.map((peer) => peer.configured),
-          },
-          parent,
-        ),
-      );
-    }
+    const directors = withRole("director").map(
+      (machine) =>
+        new Director(`${name}-${machine.name}`, { machine, config, vrrpPassword: args.vrrpPassword }, parent),
+    );
     const realServers = withRole("realServer").map(
       (machine) => new RealServer(`${name}-${machine.name}`, { machine, config }, parent),
     );
@@ -54,7 +43,13 @@ export class Cluster extends pulumi.ComponentResource {
     );
     const service = new SpeechService(
       `${name}-speech`,
-      { config, realServers, mounts: share.mounts, release: args.release },
+      {
+        config,
+        realServers,
+        mounts: share.mounts,
+        release: args.release,
+        director: directors[0] as Director,
+      },
       parent,
     );
     new Verification(

@@ -1,11 +1,13 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
+import { renderGuardConfig, renderGuardUnit } from "../render/guard";
 import { renderHealthConfig, renderHealthUnit } from "../render/health";
 import { renderKeepalivedAuth, renderKeepalivedConfig, renderKeepalivedDropIn } from "../render/keepalived";
 import { kernelModules } from "../render/modules";
 import { paths } from "../render/paths";
 import { renderSnatRules, renderSnatUnit } from "../render/snat";
 import { directorSysctls } from "../render/sysctls";
+import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import { hostFile } from "./remote/hostFiles";
 import { applier, type LayerContent, layer } from "./remote/layer";
@@ -16,15 +18,20 @@ export interface DirectorArgs {
   readonly config: ClusterConfig;
   /** The VRRPv2 password. Needed when `vrrp.authentication` is `PASS`, else ignored. */
   readonly vrrpPassword?: pulumi.Input<string> | undefined;
-  /**
-   * What must be configured before this director is: its peer. Two directors that reload together could both let go
-   * of the VIP.
-   */
-  readonly after?: readonly pulumi.Resource[];
 }
 
-/** A director: IPVS in the kernel, keepalived over it, and the poller that tells keepalived who is ready. */
+/**
+ * A director: IPVS in the kernel, keepalived over it, and beside it three programs of ours: the poller that tells
+ * keepalived who is ready, the guard that frees the VIP from a keepalived that hangs, and the keeper of the turns in which
+ * machines are changed.
+ *
+ * Nothing here says which of the two is changed first: only at run time is it known who stands by, and the keeper lets that
+ * one go first.
+ */
 export class Director extends pulumi.ComponentResource {
+  readonly machine: Machine;
+  /** Puts the programs on the machine that every layer needs. */
+  readonly programs: pulumi.Resource;
   /** The machine's last layer. */
   readonly configured: pulumi.Resource;
   /** What its layers hold, for whoever must act when any of it changes. */
@@ -34,14 +41,16 @@ export class Director extends pulumi.ComponentResource {
     super("cosyvoice-lvs:index:Director", name, {}, opts);
     const { machine, config } = args;
     const parent = { parent: this };
+    this.machine = machine;
 
     const programs = applier(`${name}-applier`, machine, parent);
-    const before: pulumi.Resource[] = [programs, ...(args.after ?? [])];
+    const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
       if (args.vrrpPassword === undefined) {
         throw new pulumi.RunError("vrrp.authentication is PASS, but vrrpPassword is not set.");
       }
-      const auth = pulumi.secret(args.vrrpPassword).apply(authContent);
+      const turn = directorTurn(config, machine.name);
+      const auth = pulumi.secret(args.vrrpPassword).apply((password) => authContent(password, turn));
       before.push(
         layer(`${name}-auth`, machine, "director-auth", auth, { ...parent, dependsOn: [programs] }),
       );
@@ -51,16 +60,22 @@ export class Director extends pulumi.ComponentResource {
       dependsOn: before,
     });
 
+    this.programs = programs;
     this.configured = director;
     this.content = director.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: machine.name, address: machine.address });
   }
 }
 
+function directorTurn(config: ClusterConfig, machineName: string) {
+  return { name: "take a turn", run: renderDirectorTurn(config, machineName, "the directors' settings") };
+}
+
 /** The password's own layer, so that it neither hides nor appears in the diff of keepalived's configuration. */
-function authContent(password: string): LayerContent {
+function authContent(password: string, around: NonNullable<LayerContent["around"]>): LayerContent {
   return {
     secret: true,
+    around,
     directories: { "/etc/keepalived": { mode: "0755", owner: "root:root" } },
     files: {
       [paths.keepalivedAuth]: rootFile(renderKeepalivedAuth(password), {
@@ -80,7 +95,7 @@ function startsAsDead({ realServers }: ClusterConfig) {
   return {
     name: "start new real servers as dead",
     unless: `${each} [ -e $name.down ] || exit 1; done`,
-    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo 1 >$name.down && echo 0 >$name; }; done`,
+    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo -1000000 >$name && echo 1 >$name.down; }; done`,
   };
 }
 
@@ -115,6 +130,28 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
           units: { "cosyvoice-snat.service": { enabled: true, started: true } },
         }
       : {};
+  const guardAndTurns: Pick<LayerContent, "files" | "units"> = {
+    files: {
+      [paths.vrrpGuard]: rootProgram(hostFile("vrrp-guard.py"), {
+        notify: ["restart:cosyvoice-vrrp-guard.service"],
+      }),
+      [paths.vrrpGuardConfig]: rootFile(renderGuardConfig(config, machineName), {
+        notify: ["restart:cosyvoice-vrrp-guard.service"],
+      }),
+      [paths.vrrpGuardUnit]: rootFile(renderGuardUnit(), {
+        notify: ["restart:cosyvoice-vrrp-guard.service"],
+      }),
+      [paths.turns]: rootProgram(hostFile("turns.py"), { notify: ["restart:cosyvoice-turns.service"] }),
+      [paths.turnsConfig]: rootFile(renderTurnsConfig(config, machineName), {
+        notify: ["reload:cosyvoice-turns.service"],
+      }),
+      [paths.turnsUnit]: rootFile(renderTurnsUnit(config), { notify: ["restart:cosyvoice-turns.service"] }),
+    },
+    units: {
+      "cosyvoice-vrrp-guard.service": { enabled: true, started: true },
+      "cosyvoice-turns.service": { enabled: true, started: true },
+    },
+  };
   return {
     packages: ["keepalived", "ipvsadm", ...(snat.files ? ["nftables"] : [])],
     modules: kernelModules(config, "director"),
@@ -122,6 +159,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     files: {
       ...health.files,
       ...snat.files,
+      ...guardAndTurns.files,
       [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
         notify: ["restart:keepalived.service"],
       }),
@@ -133,8 +171,21 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
         notify: ["reload:keepalived.service"],
       }),
     },
-    steps: polled ? [startsAsDead(config)] : [],
-    units: { ...health.units, ...snat.units, "keepalived.service": { enabled: true, started: true } },
+    around: directorTurn(config, machineName),
+    steps: [
+      {
+        name: "take part in VRRP",
+        unless: `! test -e ${paths.standDown}`,
+        run: `rm ${paths.standDown}`,
+      },
+      ...(polled ? [startsAsDead(config)] : []),
+    ],
+    units: {
+      ...health.units,
+      ...snat.units,
+      "keepalived.service": { enabled: true, started: true },
+      ...guardAndTurns.units,
+    },
     checks: [
       { name: "keepalived runs", run: "systemctl is-active --quiet keepalived.service", within: 20 },
       {

@@ -1,34 +1,37 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
+import { gzipSync } from "node:zlib";
 import { digest } from "./digest";
 
-/** One version of the speech app, as it will lie on a machine. */
+/** One version of the speech app, in a file, as it travels to machines. */
 export interface Release {
   /** Names the version: a hash of every file's path and content. */
   readonly digest: string;
-  /** Names the Python environment it needs: a hash of its lock file. */
-  readonly environment: string;
-  /** Path below the release's directory, and text. */
-  readonly files: Readonly<Record<string, string>>;
+  /** Path on this computer: gzipped JSON of paths and texts. The state keeps its hash, not its content. */
+  readonly archive: string;
 }
 
-/** The file that pins the app's Python packages. */
-const LOCK = "requirements.txt";
-
 /**
- * Reads the release that a directory holds: `app.py`, the lock file and the package.
+ * Packs the release that a directory holds (`app.py`, the lock file and the package) into a file named after its digest.
  *
- * @throws when the directory has no lock file.
+ * @param target directory of the file; it is made when it is missing.
+ * @throws when a part is missing.
  */
-export function readRelease(directory: string): Release {
+export function packRelease(directory: string, target: string): Release {
   const files = Object.fromEntries(
-    ["app.py", LOCK, ...sources(directory, "cosyvoice_app")]
+    ["app.py", "requirements.txt", ...sources(directory, "cosyvoice_app")]
       .sort()
       .map((path) => [path, readFileSync(join(directory, path), "utf8")] as const),
   );
-  const lock = files[LOCK];
-  if (lock === undefined) throw new Error(`${join(directory, LOCK)} is missing`);
-  return { digest: digest(JSON.stringify(files)), environment: digest(lock), files };
+  const content = JSON.stringify(files);
+  const name = digest(content);
+  const archive = join(target, `${name}.json.gz`);
+  mkdirSync(target, { recursive: true });
+  // Another deployment may be reading it.
+  const written = `${archive}.${process.pid}`;
+  writeFileSync(written, gzipSync(content, { level: 9 }));
+  renameSync(written, archive);
+  return { digest: name, archive };
 }
 
 /** The text files of a Python package: code, pages, styles. */

@@ -2,13 +2,19 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
 import { renderRunScript, renderServiceEnvironment, renderServiceUnit } from "../render/service";
+import { renderRealServerTurn } from "../render/turns";
+import type { Director } from "./director";
+import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
 import type { Release } from "./release";
 import { hostFile } from "./remote/hostFiles";
-import { type LayerContent, layer, PROGRAMS } from "./remote/layer";
+import { copy, type LayerContent, layer, PROGRAMS } from "./remote/layer";
 import { rootFile, rootProgram } from "./remote/manifest";
 
 const HOME = "/opt/cosyvoice";
+
+/** File name of a release's archive in the login user's home directory. */
+const ARCHIVE = ".cosyvoice-lvs-release.json.gz";
 
 /** Seconds a node may take to load its model and speak once. A 0.5B model on a slow disk takes a minute or two. */
 const START_LIMIT = 300;
@@ -18,13 +24,16 @@ export interface SpeechServiceArgs {
   readonly realServers: readonly RealServer[];
   /** By real server: what must be there before the service starts. */
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
-  /** The version of the app to run. */
+  /** The version of the app to stage, and to run unless the configuration names another one. */
   readonly release: Release;
+  /** Where it is written down what the stack was told to run. */
+  readonly director: Director;
 }
 
 /**
- * CosyVoice3 under `run.sh` on every real server. A version is first *staged* beside the running one (code and
- * Python environment: slow, harms nobody), then *activated*: links switched, unit restarted, readiness awaited.
+ * CosyVoice3 under `run.sh` on every real server. A version is first *staged* beside the running one, everywhere and in
+ * parallel (code and Python environment: slow, harms nobody), then *activated*: node by node, each in its turn, drained
+ * first and put back to what it was when the new version does not come up.
  */
 export class SpeechService extends pulumi.ComponentResource {
   /** The layers after which every real server serves. */
@@ -33,22 +42,36 @@ export class SpeechService extends pulumi.ComponentResource {
 
   constructor(name: string, args: SpeechServiceArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:SpeechService", name, {}, opts);
-    const { config, release } = args;
+    const { config, release, director } = args;
     const parent = { parent: this };
 
-    const stage = stageContent(config, release);
-    const activations = args.realServers.map(({ machine, configured }) => {
-      const staged = layer(`${name}-${machine.name}-stage`, machine, "service-stage", stage, {
+    const staged = args.realServers.map(({ machine, configured }) => {
+      const each = `${name}-${machine.name}`;
+      const copied = copy(`${each}-release`, machine, release.archive, ARCHIVE, {
         ...parent,
         dependsOn: [configured],
       });
+      return layer(`${each}-stage`, machine, "service-stage", stageContent(config, release, machine), {
+        ...parent,
+        dependsOn: [copied],
+      });
+    });
+
+    // One resource that waits for all of them: every activation naming every staging would grow with the square.
+    const active = config.service.release ?? release.digest;
+    const everywhere = layer(`${name}-release`, director.machine, "release", releaseContent(active), {
+      ...parent,
+      dependsOn: [director.programs, ...staged],
+    });
+
+    const activations = args.realServers.map(({ machine }) => {
       const mount = args.mounts.get(machine.name);
       return layer(
         `${name}-${machine.name}`,
         machine,
         "service",
-        activateContent(config, release, machine.name),
-        { ...parent, dependsOn: mount ? [staged, mount] : [staged] },
+        activateContent(config, active, machine.name),
+        { ...parent, dependsOn: mount ? [everywhere, mount] : [everywhere] },
       );
     });
 
@@ -56,44 +79,46 @@ export class SpeechService extends pulumi.ComponentResource {
     this.content = pulumi
       .all(activations.map((activation) => activation.stdin))
       .apply((texts) => texts.join(""));
-    this.registerOutputs({ release: release.digest });
+    this.registerOutputs({ release: active });
   }
 }
 
-function releaseDirectory(release: Release): string {
-  return `${HOME}/releases/${release.digest}`;
-}
-
-function stageContent(config: ClusterConfig, release: Release): LayerContent {
-  const { service } = config;
-  const directory = releaseDirectory(release);
-  const environment = `${HOME}/envs/${release.environment}`;
-  const files = Object.entries(release.files).map(([path, content]) => [
-    `${directory}/${path}`,
-    // A node may still be running the version before, so its files outlive the manifest that brought them.
-    rootFile(content, { keep: true }),
-  ]);
+function stageContent({ service }: ClusterConfig, release: Release, machine: Machine): LayerContent {
+  const archive = `~${machine.endpoint.user}/${ARCHIVE}`;
   return {
     users: [{ name: service.user, uid: service.uid, home: "/var/lib/cosyvoice" }],
     directories: { [HOME]: { mode: "0755", owner: "root:root", purge: true } },
     files: {
       [`${PROGRAMS}/build-env`]: rootProgram(hostFile("build-env")),
-      ...Object.fromEntries(files),
+      [`${PROGRAMS}/release`]: rootProgram(hostFile("release.py")),
     },
     steps: [
       {
-        name: "build the Python environment",
-        run: `${PROGRAMS}/build-env ${directory}/requirements.txt ${environment}`,
-        unless: `test -e ${environment}/.complete`,
+        name: `stage release ${release.digest}`,
+        run: `${PROGRAMS}/release stage ${archive} ${release.digest}`,
+        unless: `test -e ${HOME}/releases/${release.digest}/.complete`,
       },
     ],
-    links: { [`${directory}/env`]: { target: environment, keep: true } },
+    onRemove: [`rm -f ${archive}`],
   };
 }
 
-function activateContent(config: ClusterConfig, release: Release, machineName: string): LayerContent {
+/** What the stack runs, on a director for whoever looks there. */
+function releaseContent(active: string): LayerContent {
+  return { files: { "/etc/cosyvoice-lvs/release": rootFile(`${active}\n`) } };
+}
+
+function activateContent(config: ClusterConfig, active: string, machineName: string): LayerContent {
   const restart = { notify: ["restart:cosyvoice.service"] };
+  const directory = `${HOME}/releases/${active}`;
   return {
+    preflight: [
+      {
+        name: `release ${active} is staged`,
+        run: `test -e ${directory}/.complete`,
+        fix: "scripts/cluster releases lists what is there; without service.release the one in app/ is staged and run",
+      },
+    ],
     directories: {
       [paths.service]: { mode: "0755", owner: "root:root" },
       "/etc/cosyvoice": { mode: "0755", owner: "root:root" },
@@ -104,17 +129,20 @@ function activateContent(config: ClusterConfig, release: Release, machineName: s
       [paths.serviceUnit]: rootFile(renderServiceUnit(config), restart),
     },
     links: {
-      [`${HOME}/current`]: { target: releaseDirectory(release), ...restart },
+      [`${HOME}/current`]: { target: directory, ...restart },
       [`${paths.service}/app.py`]: `${HOME}/current/app.py`,
       [`${paths.service}/cosyvoice_env`]: `${HOME}/current/env`,
     },
+    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, `release ${active}`) },
     units: { "cosyvoice.service": { enabled: true, started: true, within: START_LIMIT } },
     checks: [
       {
         name: "the node is ready to speak",
-        run: `curl -fsS -o /dev/null --max-time 5 http://127.0.0.1:${config.port}/readyz`,
+        // One that an operator drains is as good as one that serves.
+        run: `curl -sS --max-time 5 http://127.0.0.1:${config.port}/readyz | grep -qE '"state": ?"(ready|draining)"'`,
         within: START_LIMIT,
       },
+      { name: "remember the release as good", run: `${PROGRAMS}/release proved`, within: 0 },
     ],
   };
 }

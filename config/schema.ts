@@ -447,6 +447,14 @@ export const loadBalancerSchema = section(
       unit: "s",
       why: "300 is a good value with rr, wrr, lc and wlc. mh and sh need none.",
     }).default(0),
+    agentWeights: flag({
+      text: "Whether a real server's weight follows its queue: the longer the queue, the smaller its share of new connections. Only with `wlc` or `wrr` and `check.kind: poller`.",
+      why: "It lets a slow node take less. With mh and sh, which the weight does not steer from moment to moment, it would move clients away from their sessions.",
+    }).default(false),
+    rampUp: seconds(0, 3600, {
+      text: "With `agentWeights`: how long a real server that came back takes to reach its full weight.",
+      why: "wlc would send everything to a node that has no connections yet.",
+    }).default(30),
     quorum: whole(1, 1000, {
       text: "How many real servers (weights summed) must be healthy for the pool to count as up. Below it the `sorryServer` gets the traffic.",
     }).default(1),
@@ -539,6 +547,19 @@ export const serviceSchema = section(
       text: "Longest time one synthesis may take before it is given up.",
       why: "An engine that hangs would otherwise hold the queue for ever.",
     }).default(120),
+    maxUnavailable: whole(1, 100, {
+      text: "How many real servers a deployment may take out of the pool at the same time. Those that do not serve anyway are changed at once.",
+      unit: "real servers",
+      why: "1 keeps the most capacity; a large fleet is through sooner with more.",
+    }).default(1),
+    drainLimit: seconds(1, 86_400, {
+      text: "How long a real server that is taken out of the pool may go on with what it has in its queue, before it is changed all the same.",
+      why: "A full queue of long texts takes minutes, and cutting it off would fail every request in it.",
+    }).default(300),
+    release: text((value) => /^[0-9a-f]{16}$/.test(value), "the 16 hexadecimal digits of a release", {
+      text: "A release to run that is already on the real servers, instead of the one in `app/`. `scripts/cluster rollback` sets it.",
+      derived: "the release in `app/`",
+    }).optional(),
     environment: z
       .record(
         z

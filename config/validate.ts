@@ -274,7 +274,11 @@ function checkPorts(draft: Draft, report: Report): void {
       "give the service a port of its own, such as 7860",
     );
   }
-  const taken: Readonly<Record<number, string>> = { 111: "of rpcbind", 2049: "of NFS" };
+  const taken: Readonly<Record<number, string>> = {
+    111: "of rpcbind",
+    2049: "of NFS",
+    7861: "on which the directors give out turns",
+  };
   const owner = taken[port];
   if (owner !== undefined) {
     report(["port"], `is the port ${owner}`, "give the service a port of its own, such as 7860");
@@ -296,7 +300,32 @@ function checkPorts(draft: Draft, report: Report): void {
 function checkLoadBalancer(draft: Draft, report: Report): void {
   const balancer = draft.loadBalancer;
   if (balancer === undefined) return;
-  const { scheduler, persistence, forwarding, sorryServer, quorum } = balancer;
+  const { scheduler, persistence, forwarding, sorryServer, quorum, check } = balancer;
+
+  if (balancer.agentWeights === true) {
+    const at = ["loadBalancer", "agentWeights"];
+    if (scheduler !== undefined && scheduler !== "wlc" && scheduler !== "wrr") {
+      report(
+        at,
+        `does nothing for clients with the scheduler ${scheduler}, and makes its table flap`,
+        "use the scheduler wlc or wrr, or leave agentWeights out",
+      );
+    }
+    if (quorum !== undefined && quorum > 1) {
+      report(
+        at,
+        `makes the sum of weights say nothing about health, which quorum: ${quorum} asks for`,
+        "leave quorum out, or agentWeights",
+      );
+    }
+    if (check?.kind !== undefined && check.kind !== "poller") {
+      report(
+        at,
+        `needs the poller to learn the queues, and check.kind is ${check.kind}`,
+        "use check.kind: poller, or leave agentWeights out",
+      );
+    }
+  }
 
   if (persistence === 0 && scheduler !== undefined && scheduler !== "mh" && scheduler !== "sh") {
     report(
@@ -498,6 +527,15 @@ function checkService(draft: Draft, report: Report): void {
       ["service", "user"],
       `is ${service.user}, which other things on the machine use`,
       "name a user of its own, such as cosyvoice",
+    );
+  }
+  const servers = draft.realServers?.length;
+  const out = service?.maxUnavailable;
+  if (servers !== undefined && servers > 1 && out !== undefined && out >= servers) {
+    report(
+      ["service", "maxUnavailable"],
+      `would let a deployment take all ${servers} real servers out of the pool at once`,
+      `write at most ${servers - 1}`,
     );
   }
   for (const name of Object.keys(service?.environment ?? {})) {

@@ -2,7 +2,7 @@
 """Brings one layer of this machine to what a manifest says. Installed as /usr/local/lib/cosyvoice-lvs/apply.
 
     apply apply                                        the manifest (JSON) on standard input
-    apply remove LAYER --owner OWNER [--generation G]  takes back what the layer brought
+    apply remove LAYER --owner OWNER                   takes back what the layer brought
     apply version
 
 This text is the reference of the manifest's format. Keys marked * must be there; the others may be left out.
@@ -11,7 +11,6 @@ This text is the reference of the manifest's format. Keys marked * must be there
   owner*    "stack/machine". The same stack under another machine name is a rename and takes the layer over;
             another stack is refused. `remove` by anyone but the present owner changes nothing and succeeds:
             after a rename the old name's delete comes last and must not wipe what the new name wrote.
-  generation text; `remove --generation G` with another one than the layer's changes nothing and succeeds
   secret    true: no content and no program output is ever printed for this layer
   preflight [{name*, run*, fix}]     commands that must succeed before anything is changed
   packages  [name]     Debian packages; installed when missing, daemons not started by it, never removed
@@ -36,13 +35,19 @@ This text is the reference of the manifest's format. Keys marked * must be there
             Units are started all at once, without waiting for each other; then each must be active `within`
             so many seconds (600: systemd's own limits come first; 0 = do not wait, for a mount whose server
             may be away).
+  around    {name*, run*, within}   a program that stands around the change. It is started when everything is
+            staged and checked and running units will be restarted, reloaded or stopped. Nothing live is
+            touched before it prints a line "go". A line "say TEXT" is passed on; "no TEXT" or its end refuses
+            the change; so do `within` seconds without "go" (86400) and the end of the caller's connection.
+            Once the change has ended it reads "done", or "failed TEXT" after everything was put back, and is
+            waited for; what it says then ("no TEXT") fails the run and undoes nothing.
   checks    [{name*, run*, within}]   after all else; tried every half second until success or `within` (10 s)
   onRemove  [command]       run on removal, after the units were stopped
 
 Order: read and validate all, preflight, packages, users, directories, stage every file beside its place, all
-file checks, put all files in place (atomic each), modules, sysctls, steps, links, enable, daemon-reload,
-start, notifies (each once; none for a unit just started), wait, checks, record. What the former manifest
-brought and this one lacks is taken back.
+file checks, around, put all files in place (atomic each), modules, sysctls, steps, links, enable,
+daemon-reload, start, notifies (each once; none for a unit just started), wait, checks, record. What the
+former manifest brought and this one lacks is taken back.
 
 Promises:
   - A failed file check leaves every live file as it was. A failure after files were put in place puts them,
@@ -58,7 +63,7 @@ Exit status: 0 done; 1 failed (the message says which step, why, and what to do)
 manifest.
 
 Environment, for tests: COSYVOICE_LVS_ROOT puts a directory in front of every path (the programs called are
-then looked up in the caller's PATH), COSYVOICE_LVS_LOCK_WAIT is the time to wait for another applier (60 s).
+then looked up in the caller's PATH), COSYVOICE_LVS_LOCK_WAIT is the time to wait for another applier (600 s).
 """
 
 import errno
@@ -523,7 +528,6 @@ class Reader:
             "owner", owner, r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+", 'expected "stack/machine"'
         )
         self.machine = m["owner"].rsplit("/", 1)[-1] or self.machine
-        m["generation"] = self.text("generation", raw.get("generation", "-"))
         fix = {"fix": True}
         m["preflight"] = self.commands("preflight", raw.get("preflight", []), tuple(fix), {})
         m["packages"] = [
@@ -551,6 +555,9 @@ class Reader:
             state = {k: self.flag(f"{where}.{k}", entry[k]) for k in ("enabled", "started") if k in entry}
             state["within"] = self.number(where + ".within", entry.get("within", 600), 0, 3600)
             m["units"][unit] = state
+        m["around"] = None
+        if "around" in raw:
+            (m["around"],) = self.commands("around", [raw["around"]], (), {"within": (1, 604800)})
         m["checks"] = self.commands("checks", raw.get("checks", []), (), {"within": (0, 3600)})
         m["onRemove"] = [
             self.text(f"onRemove[{i}]", c)
@@ -662,8 +669,8 @@ class Reader:
 
 
 MANIFEST_KEYS = (
-    *("layer", "owner", "generation", "secret", "preflight", "packages", "users", "directories", "files"),
-    *("modules", "sysctls", "steps", "links", "units", "checks", "onRemove"),
+    *("layer", "owner", "secret", "preflight", "packages", "users", "directories", "files"),
+    *("modules", "sysctls", "steps", "links", "units", "around", "checks", "onRemove"),
 )
 
 
@@ -865,6 +872,7 @@ class Apply(Layer):
         self.changed = []  # files that differ
         self.just_started, self.restarted, self.awaited = [], [], {}
         self.dropped_units = []  # stopped for good: nothing is left to reload
+        self.around = None
 
     # -- the run
 
@@ -886,6 +894,8 @@ class Apply(Layer):
             self.make_users()
             self.make_directories()
             self.stage_files()
+            if self.m["around"] and self.disturbs():
+                self.begin_around(self.m["around"])
             self.drop_units()
             self.replace_files()
             self.load_modules()
@@ -897,11 +907,14 @@ class Apply(Layer):
             self.send_notifies()
             self.wait_for_units()
             self.run_checks()
-        except Failed as failure:
-            raise self.undo(failure)
-        except OSError as error:
-            raise self.undo(Failed(self.step, str(error)))
+        except (Failed, OSError) as error:
+            failure = self.undo(error if isinstance(error, Failed) else Failed(self.step, str(error)))
+            if self.around:
+                self.around.end("failed {}: {}".format(failure.step, " ".join(failure.reason.split())))
+            raise failure
         self.finish()
+        if self.around:
+            self.around.end("done")
         return "layer {}: {}".format(self.name, ", ".join(self.done) if self.done else "unchanged")
 
     def check_owner(self):
@@ -1184,6 +1197,27 @@ class Apply(Layer):
                         self.step, reason, text, "no live file was touched; correct the configuration"
                     )
 
+    def disturbs(self):
+        """Whether this run restarts, reloads or stops a unit that runs."""
+        links, wanted = self.m["links"], self.m["units"]
+        changed = [e["notify"] for p, e in self.wanted_files.items() if p in self.changed]
+        changed += [e["notify"] for p, e in links.items() if self.differs(p, e)]
+        for part in ("files", "links"):
+            gone = [p for p in self.record[part] if p not in self.wanted_files and p not in links]
+            changed += [self.record[part][p].get("notify", []) for p in gone]
+        changed.append(self.pending())  # of a run that was killed
+        due = {
+            n.split(":", 1)[1] for notify in changed for n in notify if n.startswith(("reload:", "restart:"))
+        }
+        due |= {u for u, e in wanted.items() if e.get("started") is False}
+        due |= {u for u in self.record["units"] if u not in wanted}
+        return any(self.states[u]["active"] for u in due)
+
+    def begin_around(self, entry):
+        self.step = entry["name"]
+        self.around = Around(self.machine, entry, quiet=self.m["secret"])
+        self.around.begin()
+
     def drop_units(self):
         """Units that only the former manifest had: stopped while their unit files are still there."""
         self.step = "stop units that are no longer wanted"
@@ -1311,11 +1345,15 @@ class Apply(Layer):
             if "unless" in entry:
                 self.done.append(entry["name"])
 
+    def differs(self, path, entry):
+        """Whether a link is not as it should be."""
+        return self.machine.look(path) != {"kind": "link", "target": entry["target"]}
+
     def set_links(self):
         self.step = "set links"
         machine, links = self.machine, self.record["links"]
         wanted = self.m["links"]
-        differ = [p for p, e in wanted.items() if machine.look(p) != {"kind": "link", "target": e["target"]}]
+        differ = [p for p, e in wanted.items() if self.differs(p, e)]
         others = [p for p in links if p not in wanted and p not in self.wanted_files]
         dropped = [p for p in others if not links[p].get("keep")]
         for path in others:
@@ -1478,7 +1516,7 @@ class Apply(Layer):
         record.update(
             owner=self.m["owner"], state="applied", onRemove=self.m["onRemove"], secret=self.m["secret"]
         )
-        record["generation"] = self.m["generation"]
+        record.pop("generation", None)  # of an older applier
         for part, dropped in (
             ("files", self.dropped_files),
             ("links", self.dropped_links),
@@ -1601,19 +1639,129 @@ def remove_user(machine, name, made):
             raise Failed("remove group " + name, f"groupdel exited with {code}", text)
 
 
+class Around:
+    """The program that stands around a change (manifest: around)."""
+
+    def __init__(self, machine, entry, quiet):
+        self.machine, self.entry, self.quiet = machine, entry, quiet
+        self.text, self.said, self.pid = b"", [], None
+
+    def failed(self, reason, fix=""):
+        return Failed(self.entry["name"], reason, "\n".join(self.said[-TAIL_LINES:]), fix)
+
+    def begin(self):
+        """Returns when the change may begin. Failed: it may not."""
+        self.start()
+        deadline = time.monotonic() + self.entry.get("within", 86400)
+        try:
+            while True:
+                word, text = self.hear(deadline, mind_caller=True)
+                if word == "go":
+                    return
+                if word == "no":
+                    raise self.failed(text)
+                if word is None:
+                    raise self.failed("its program ended without a word")
+        except BaseException:
+            self.kill()
+            raise
+
+    def end(self, line):
+        """Tells how the change ended and waits for the program to end."""
+        if self.pid is None:
+            return
+        try:
+            os.write(self.input, line.encode("utf-8", "replace")[:4000] + b"\n")
+        except BrokenPipeError:
+            pass
+        os.close(self.input)
+        refusal = None
+        try:
+            word = ""
+            while word is not None:
+                word, text = self.hear(time.monotonic() + 300)
+                if word == "no":
+                    refusal = text
+        except BaseException:
+            self.kill()
+            raise
+        os.waitpid(self.pid, 0)
+        self.pid = None
+        if refusal and line == "done":
+            raise self.failed(refusal, "the change itself is made; run again once that is mended")
+
+    def start(self):
+        there, self.input = os.pipe()
+        self.output, here = os.pipe()
+        actions = [
+            (os.POSIX_SPAWN_DUP2, there, 0),
+            (os.POSIX_SPAWN_DUP2, here, 1),
+            (os.POSIX_SPAWN_DUP2, here, 2),
+        ]
+        self.pid = os.posix_spawnp(
+            "/bin/sh",
+            ["/bin/sh", "-c", self.entry["run"]],
+            self.machine.environment,
+            file_actions=actions,
+            setsigdef=[signal.SIGPIPE, signal.SIGHUP],
+            setsid=True,
+        )
+        os.close(there)
+        os.close(here)
+
+    def hear(self, deadline, mind_caller=False):
+        """The next line as (word, rest); (None, "") at the end of all lines."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.output, select.POLLIN)
+        if mind_caller:  # nobody is left to wait for the change, and the next run must not wait for this one
+            poll.register(1, 0)
+        while b"\n" not in self.text:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self.failed("took longer than it may")
+            ready = poll.poll(min(left, 60) * 1000)
+            if any(number == 1 for number, _ in ready):
+                raise self.failed("the connection of the caller is gone; nothing was changed")
+            if ready:
+                text = os.read(self.output, 65536)
+                if not text:
+                    return None, ""
+                self.text += text
+        line, _, self.text = self.text.partition(b"\n")
+        line = line.decode("utf-8", "replace")
+        word, _, rest = line.partition(" ")
+        if word not in ("go", "no"):
+            self.said.append(line)
+        if word == "say" and not self.quiet:
+            try:
+                print(rest, flush=True)
+            except OSError:
+                pass
+        return word, rest
+
+    def kill(self):
+        """Ends a program whose turn has come to nothing; what it holds elsewhere goes with its connection."""
+        if self.pid is not None:
+            os.killpg(self.pid, signal.SIGTERM)
+            deadline = time.monotonic() + 5
+            while not os.waitpid(self.pid, os.WNOHANG)[0]:
+                if time.monotonic() > deadline:
+                    os.killpg(self.pid, signal.SIGKILL)
+                time.sleep(0.05)
+            self.pid = None
+
+
 class Remove(Layer):
     """One run of `remove`: goes on past what fails, and keeps the record then, for another try."""
 
-    def run(self, owner, generation):
+    def run(self, owner):
         machine, record = self.machine, self.record
         if record is None:
             return f"layer {self.name}: nothing to remove"
         if record["owner"] != owner:
             return 'layer {}: belongs to "{}" now; left alone'.format(self.name, record["owner"])
-        if generation and record.get("generation") != generation:
-            return "layer {}: generation {} is there now; left alone".format(
-                self.name, record.get("generation")
-            )
         record["state"] = "removing"
         self.save()
         self.problems = []
@@ -1697,7 +1845,8 @@ def some(paths):
 
 def lock(machine, what):
     """One applier at a time on a machine."""
-    wait = float(os.environ.get("COSYVOICE_LVS_LOCK_WAIT", "60"))
+    # A killed deployment leaves its applier running to the end of what it began, which is a restart at most.
+    wait = float(os.environ.get("COSYVOICE_LVS_LOCK_WAIT", "600"))
     machine.make("/run")
     file = os.open(machine.at("/run/cosyvoice-lvs.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + wait
@@ -1731,21 +1880,7 @@ def report(machine_name, layer, failure, secret):
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-USAGE = (
-    "usage: apply apply < manifest.json | apply remove LAYER --owner OWNER [--generation G] | apply version\n"
-)
-
-
-def options_of(arguments):
-    """--owner X --generation Y, in any order; None when it is something else."""
-    options = {"--owner": None, "--generation": None}
-    if len(arguments) % 2:
-        return None
-    for name, value in zip(arguments[::2], arguments[1::2]):
-        if name not in options:
-            return None
-        options[name] = value
-    return options
+USAGE = "usage: apply apply < manifest.json | apply remove LAYER --owner OWNER | apply version\n"
 
 
 def main(arguments):
@@ -1758,8 +1893,8 @@ def main(arguments):
     if verb == "version" and len(arguments) == 1:
         print(f"cosyvoice-lvs apply {VERSION}")
         return 0
-    options = options_of(arguments[2:]) if verb == "remove" and len(arguments) > 1 else None
-    if not (verb == "apply" and len(arguments) == 1) and not (options and options["--owner"]):
+    removes = verb == "remove" and len(arguments) == 4 and arguments[2] == "--owner"
+    if not (verb == "apply" and len(arguments) == 1) and not removes:
         sys.stderr.write(USAGE)
         return 2
     machine = Machine(os.environ.get("COSYVOICE_LVS_ROOT", ""))
@@ -1784,11 +1919,12 @@ def main(arguments):
             layer = arguments[1]
             if not re.fullmatch(LABEL, layer):
                 raise Wrong(f'"{layer}" is no name of a layer')
-            name = options["--owner"].rsplit("/", 1)[-1]
+            owner = arguments[3]
+            name = owner.rsplit("/", 1)[-1]
             held = lock(machine, "remove of layer " + layer)
             remove = Remove(machine, layer)
             secret = (remove.record or {}).get("secret", False)
-            message = remove.run(options["--owner"], options["--generation"])
+            message = remove.run(owner)
         os.close(held)
     except Wrong as error:
         where = f"{reader.machine}: layer {reader.layer}: step read the manifest"

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Puts the applier on a machine, or takes this project's folders away again.
+# Puts the programs that layers are applied with on a machine, or takes this project's folders away again.
 #
-#   sh -s install < this text, with the program in the place of the marker below
+#   sh -s install < this text, with the programs in the places of the markers below
 #   sh -s remove  < the same
 #
-# install: sees that python3 is there and writes /usr/local/lib/cosyvoice-lvs/apply and its module, whole or not at all.
+# install: sees that python3 is there and writes apply and turn (each a module behind a launcher) below
+#          /usr/local/lib/cosyvoice-lvs, each whole or not at all.
 # remove:  deletes that and what the applier kept, unless a layer is still on the machine.
 set -eu
 
@@ -29,43 +30,48 @@ to do: see that this machine reaches its package mirror (apt-get update)"
     fi
 }
 
-# The program is a module behind a launcher of a few lines: Python keeps the compiled form of a module, and compiling
+# A program is a module behind a launcher of a few lines: Python keeps the compiled form of a module, and compiling
 # would be most of a small layer's time on a slow machine.
-launcher() {
-    cat <<'END_OF_THE_LAUNCHER'
+launcher() { # MODULE
+    cat <<END_OF_THE_LAUNCHER
 #!/usr/bin/python3 -IS
 import sys
 
 sys.path.insert(0, "/usr/local/lib/cosyvoice-lvs/python")
-from applier import main
+from $1 import main
 
 sys.exit(main(sys.argv[1:]))
 END_OF_THE_LAUNCHER
 }
 
-# put TEXT FILE MODE: writes a file whole or not at all, and leaves one alone that is as it should be
+# put FILE MODE COMMAND...: writes what the command prints, whole or not at all, and leaves a file alone that is as it
+# should be
 put() {
-    new=$(dirname "$2")/.${2##*/}.new
-    "$1" >"$new"
-    if cmp -s "$new" "$2"; then
+    file=$1 mode=$2
+    shift 2
+    new=$(dirname "$file")/.${file##*/}.new
+    "$@" >"$new"
+    if cmp -s "$new" "$file"; then
         rm -f "$new"
         return
     fi
-    chmod "$3" "$new"
+    chmod "$mode" "$new"
     # What was cut off on its way would not get as far as to tell its version.
-    output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "the applier does not run here:
+    output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "${file##*/} does not run here:
 $output
 to do: Python 3.9 or newer must be /usr/bin/python3 (3.11 on real servers)"
     sync "$new"
-    mv -f "$new" "$2"
+    mv -f "$new" "$file"
 }
 
-install_applier() {
+install_programs() {
     umask 022
     install_python
     mkdir -p "$LIBRARY/python"
-    put applier "$LIBRARY/python/applier.py" 0644
-    put launcher "$LIBRARY/apply" 0755
+    put "$LIBRARY/python/applier.py" 0644 applier
+    put "$LIBRARY/python/turn.py" 0644 turn
+    put "$LIBRARY/apply" 0755 launcher applier
+    put "$LIBRARY/turn" 0755 launcher turn
 }
 
 remove_all() {
@@ -84,11 +90,17 @@ applier() {
 END_OF_THE_APPLIER
 }
 
+turn() {
+    cat <<'END_OF_THE_TURN'
+@TURN@
+END_OF_THE_TURN
+}
+
 [ "$(id -u)" = 0 ] || fail "this must run as root, and runs as $(id -un)
 to do: set ssh.user to root, or to a user who may use sudo without a password"
 
 case "${1:-}" in
-install) install_applier ;;
+install) install_programs ;;
 remove) remove_all ;;
 *) fail "say install or remove (received: ${1:-nothing})" ;;
 esac

@@ -4,23 +4,36 @@
     health-poller /etc/cosyvoice-lvs/health.json
 
 The configuration: {"interval": s, "timeout": s, "failures": n, "trackDirectory": path,
-                    "servers": [{"name", "address", "port", "path"}]}; other keys of a server are not used.
+                    "weights": null or {"base": n, "rampUp": s},
+                    "servers": [{"name", "address", "port", "path", "weight"}]}
 
     answer to GET path           NAME      NAME.down  for keepalived (FILE_CHECK)
-    200                          0         0          serves with its configured weight
+    200                          0         0          serves with its weight in keepalived's configuration
     503                          -1000000  0          drain: weight 0, whatever it was; what runs finishes
-    anything else, or nothing,   as it was 1          dead: out of the pool; back with the first 200 or 503
+    anything else, or nothing,   -1000000  1          dead: out of the pool; back with the first 200 or 503
     `failures` times in a row
 
 Two files and not one with a great negative number, because keepalived 2.2.7 never gives its weight back to a
-server that was dead in that way when keepalived started.
+server that was dead in that way when keepalived started. And a dead server has no weight either, because
+every reload of keepalived puts it back for a moment, with the weight that it had.
 
 Every poll is a connection of its own: an accept queue that nobody empties is a way to be dead. Polls start
 `interval` apart whether or not the one before has ended, so a server that swallows packets is found out
 interval * (failures - 1) + timeout after its first lost poll. Files are replaced, never truncated, and only
 when something changed. A server without files is dead until its first answer; files that are there when the
 poller starts are believed, so its restart moves nobody. SIGHUP reads the configuration again; a wrong one is
-reported and the old one kept.
+reported and the old one kept. While there is a file NAME.drain, a 200 counts as 503: that server is about to
+leave this director's pool.
+
+With `weights` a server's weight follows its queue, which it tells in the header `X-Queue: N` of its 200
+(absent: 0). keepalived's configuration then has base * weight for it, the most it ever gets, and NAME says
+what to take off:
+
+    weight = base * weight / (1 + N), times 10 % to 100 % in the `rampUp` seconds after it came into service
+
+The ramp is for a node with cold caches, which would otherwise be the one with the shortest queue. The file is
+written when the weight has changed by a tenth of what it is, or is whole again, and at most once a second:
+keepalived acts on every write.
 
 A plain epoll loop and not asyncio, which took a sixth of a core of the emulated lab for three servers.
 """
@@ -36,6 +49,10 @@ import sys
 import time
 
 DRAIN = -1000000  # beyond any weight: keepalived adds it to the weight and takes less than 0 for 0
+RAMP_START = 0.1  # share of its weight that a server begins with
+WEIGHT_STEP = 0.1  # smallest change of a weight that is worth telling, as a share of it
+WEIGHT_PAUSE = 1.0  # s between two changes of a weight
+HEADERS = 8192  # bytes of an answer that are looked at
 GRACE = (
     30.0  # s until the files of a server that was taken out go: keepalived reads a missing file as "serve"
 )
@@ -58,12 +75,21 @@ def read_config(path):
                 raise Wrong(f"{path}: a server cannot be called {name!r}")
             servers[name] = (str(server["address"]), int(server["port"]), str(server.get("path", "/readyz")))
         directory = config["trackDirectory"]
+        weights = config.get("weights")
+        if weights is not None:
+            full = {
+                server["name"]: int(weights["base"]) * int(server["weight"]) for server in config["servers"]
+            }
+            weights = full, float(weights["rampUp"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Wrong(f"{path}: {type(error).__name__}: {error}") from error
     for key, value in numbers.items():
         if not value > 0:
             raise Wrong(f"{path}: {key} is {value:g} and must be more than 0")
-    return numbers, servers, directory
+    for name, value in weights[0].items() if weights else ():
+        if not 1 <= value < -DRAIN:
+            raise Wrong(f"{path}: the full weight of {name} is {value} and must be from 1 to {-DRAIN - 1}")
+    return numbers, servers, directory, weights
 
 
 def say(text):
@@ -92,12 +118,14 @@ class Server:
         self.started = 0  # polls so far
         self.counted = 0  # the newest poll whose result was counted: a late one says nothing new
         self.answered = False
+        self.ramp = None  # when it came into service, while its weight still grows
+        self.told = 0.0  # when its weight was last written
         if self.down is None:
-            self.write(load=DRAIN if self.load is None else self.load, down=1)
+            self.write(load=DRAIN, down=1)
 
     @property
     def state(self):
-        return "dead" if self.down else "drain" if self.load else "serve"
+        return "dead" if self.down else "drain" if self.load == DRAIN else "serve"
 
     def read(self, name):
         try:
@@ -107,11 +135,13 @@ class Server:
             return None
 
     def write(self, load, down):
-        """The weight first: a server that comes back must not serve for a moment when it is to be drained."""
-        if load != self.load:
-            self.replace(self.name, load)
-        if down != self.down:
-            self.replace(self.name + ".down", down)
+        """The weight first: a server that comes back must not serve for a moment when it is to be drained.
+        The other way round when it dies: it goes at once, with what is open to it.
+        """
+        files = [(self.name, self.load, load), (self.name + ".down", self.down, down)]
+        for name, before, after in reversed(files) if down else files:
+            if after != before:
+                self.replace(name, after)
         self.load, self.down = load, down
 
     def replace(self, name, value):
@@ -121,33 +151,60 @@ class Server:
             file.write(f"{value}\n")
         os.replace(new, path)
 
-    def result(self, poll, status, problem, failures):
-        """Takes the result of a poll: an HTTP status, or None and what went wrong."""
+    def lightened(self, full, ramp_up, queue):
+        """What NAME is to hold for a server that serves: what its queue and its ramp take off its weight."""
+        now = time.monotonic()
+        came = self.state != "serve"
+        if came:
+            self.ramp = now
+        share = 1.0
+        if self.ramp is not None:
+            share = min(1.0, RAMP_START + (1 - RAMP_START) * (now - self.ramp) / ramp_up) if ramp_up else 1.0
+            if share == 1.0:
+                self.ramp = None
+        weight = max(1, round(full * share / (1 + queue)))
+        if not came:
+            before = full + self.load
+            small = abs(weight - before) < WEIGHT_STEP * before and (weight < full or before == full)
+            if small or now - self.told < WEIGHT_PAUSE:
+                return self.load
+        self.told = now
+        return weight - full
+
+    def result(self, poll, status, problem, failures, weights=None, queue=0):
+        """Takes the result of a poll: an HTTP status, or None and what went wrong.
+
+        weights: None, or the server's full weight and the seconds of its ramp; queue: what it said of it.
+        """
         if poll < self.counted:
             return
         self.counted = poll
         before = self.state
+        if status == 200 and os.path.exists(os.path.join(self.directory, self.name + ".drain")):
+            status = 503
         if status in (200, 503):
             self.failures = 0
-            self.write(load=0 if status == 200 else DRAIN, down=0)
+            load = DRAIN if status == 503 else self.lightened(*weights, queue) if weights else 0
+            self.write(load=load, down=0)
             why = f"answered {status}"
         else:
             self.failures += 1
             why = f"answered {status}" if status else problem
             if self.failures >= failures:
                 why += f", {self.failures} in a row"
-                self.write(load=self.load or 0, down=1)
+                self.write(load=DRAIN, down=1)
         self.answered = True
         if self.state != before:
             say(f"{self.name}: {before} -> {self.state} ({why})")
 
 
 class Poll:
-    """One question to one server, from the connection to the status line."""
+    """One question to one server, from the connection to the status line, or the end of the headers."""
 
-    def __init__(self, server, target, number):
+    def __init__(self, server, target, number, headers):
         address, port, path = target
         self.server, self.number, self.text = server, number, b""
+        self.enough = b"\r\n\r\n" if headers else b"\n"
         self.over = False
         request = f"GET {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: cosyvoice-lvs-health\r\n"
         self.request = (request + "Connection: close\r\n\r\n").encode()
@@ -170,12 +227,24 @@ class Poll:
         # As much as there is: closing on unread data would reset the connection.
         text = self.socket.recv(65536)
         self.text += text
-        if text and b"\n" not in self.text and len(self.text) < 1000:
+        if text and self.enough not in self.text and len(self.text) < HEADERS:
             return None
-        words = self.text.split(b"\n")[0].split()
+        return self.answer()
+
+    def answer(self):
+        """What the text so far says."""
+        words = self.text.split(b"\n", 1)[0].split()
         if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
             return None, "answered no HTTP" if self.text else "closed the connection"
         return int(words[1]), None
+
+    @property
+    def queue(self):
+        """The number in the header X-Queue; 0 without one."""
+        headers = self.text.split(b"\r\n\r\n", 1)[0].lower()
+        start = headers.find(b"\r\nx-queue:")
+        value = headers[start + 10 :].split(b"\r", 1)[0].strip() if start >= 0 else b""
+        return int(value) if value.isdigit() and len(value) < 7 else 0
 
 
 class Poller:
@@ -183,7 +252,7 @@ class Poller:
 
     def __init__(self, path):
         self.path = path
-        self.numbers, self.targets, self.directory = read_config(path)
+        self.numbers, self.targets, self.directory, self.weights = read_config(path)
         self.servers, self.polls = {}, {}  # by name; by file number
         self.due, self.entries = [], 0  # heap of (time, number of the entry, action, argument)
         self.epoll = select.epoll()
@@ -211,20 +280,20 @@ class Poller:
 
     def sweep(self, _):
         """Deletes the files of servers that are no longer there."""
-        wanted = {n for name in self.servers for n in (name, name + ".down")}
+        wanted = {name + end for name in self.servers for end in ("", ".down", ".drain")}
         for name in os.listdir(self.directory):
             if name not in wanted:
                 os.unlink(os.path.join(self.directory, name))
 
     def reload(self):
         try:
-            numbers, targets, directory = read_config(self.path)
+            numbers, targets, directory, weights = read_config(self.path)
         except Wrong as error:
             say(f"the configuration is as before: {error}")
             return
         if directory != self.directory:
             raise Wrong(f"{self.path}: trackDirectory has changed")
-        self.numbers, self.targets = numbers, targets
+        self.numbers, self.targets, self.weights = numbers, targets, weights
         self.apply()
         say(f"configuration read: {len(self.servers)} servers")
 
@@ -234,7 +303,7 @@ class Poller:
             return
         now = time.monotonic()
         self.at(now + self.numbers["interval"], self.ask, server)
-        poll = Poll(server, self.targets[server.name], server.started)
+        poll = Poll(server, self.targets[server.name], server.started, self.weights is not None)
         server.started += 1
         if poll.error not in (0, errno.EINPROGRESS):
             self.end(poll, None, os.strerror(poll.error))
@@ -244,7 +313,9 @@ class Poller:
         self.at(now + self.numbers["timeout"], self.time_out, poll)
 
     def time_out(self, poll):
-        if not poll.over:
+        if not poll.over and b"\n" in poll.text:  # only its headers have no end
+            self.end(poll, *poll.answer())
+        elif not poll.over:
             self.end(poll, None, "no answer within {:g} s".format(self.numbers["timeout"]))
 
     def go_on(self, number, events):
@@ -263,8 +334,14 @@ class Poller:
         poll.over = True
         self.polls.pop(poll.socket.fileno(), None)
         poll.socket.close()  # which takes it out of the epoll set as well
-        if self.servers.get(poll.server.name) is poll.server:
-            poll.server.result(poll.number, status, problem, self.numbers["failures"])
+        server = poll.server
+        if self.servers.get(server.name) is not server:
+            return
+        if self.weights is None:
+            server.result(poll.number, status, problem, self.numbers["failures"])
+        else:
+            weights = self.weights[0][server.name], self.weights[1]
+            server.result(poll.number, status, problem, self.numbers["failures"], weights, poll.queue)
 
     def first_round(self):
         """Tells systemd that keepalived may start, once there is a word about every server."""

@@ -4,6 +4,12 @@ import { paths } from "./paths";
 import { byName, renderSections } from "./text";
 
 /**
+ * With agent weights, keepalived's weight of a real server for each 1 of its configured weight: what the poller takes
+ * off comes in whole numbers, so there must be something to take from.
+ */
+export const AGENT_WEIGHT_BASE = 100;
+
+/**
  * What the poller of a director asks, and where it writes the answers.
  *
  * @throws Error when the cluster has no director of that name, or checks its real servers in another way.
@@ -14,12 +20,20 @@ export function renderHealthConfig(config: ClusterConfig, directorName: string):
   if (check.kind !== "poller")
     throw new Error(`there is no poller to configure: check.kind is ${check.kind}`);
   const { interval, timeout, failures, path } = check;
+  const { agentWeights, rampUp } = config.loadBalancer;
   const health = {
     interval,
     timeout,
     failures,
     trackDirectory: paths.trackDirectory,
-    servers: config.realServers.map(({ name, address }) => ({ name, address, port: config.port, path })),
+    weights: agentWeights ? { base: AGENT_WEIGHT_BASE, rampUp } : null,
+    servers: config.realServers.map(({ name, address, weight }) => ({
+      name,
+      address,
+      port: config.port,
+      path,
+      weight,
+    })),
   };
   return `${JSON.stringify(health, null, 2)}\n`;
 }

@@ -1,3 +1,4 @@
+export * from "./guard";
 export * from "./health";
 export * from "./keepalived";
 export * from "./modules";
@@ -7,4 +8,5 @@ export * from "./share";
 export * from "./snat";
 export * from "./ssh";
 export * from "./sysctls";
+export * from "./turns";
 export * from "./vip";

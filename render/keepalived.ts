@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import type { CheckConfig, ClusterConfig, DirectorConfig, RealServerConfig } from "../config/schema";
+import { AGENT_WEIGHT_BASE } from "./health";
 import { paths } from "./paths";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
 
@@ -17,6 +18,9 @@ export function renderKeepalivedConfig(config: ClusterConfig, directorName: stri
     "# Written by cosyvoice-lvs; changes made here are lost with the next deployment.",
     "",
     globalDefs(config, director),
+    "",
+    // Without a file, and after a reboot: take part.
+    block(`track_file ${STAND_DOWN}`, `file ${paths.standDown}`, "weight 0"),
     "",
     ...config.realServers.flatMap((server) => trackFiles(config.loadBalancer.check, server)),
     vrrpInstance(config, director),
@@ -47,8 +51,8 @@ export function renderKeepalivedDropIn(config: ClusterConfig): string {
     [
       "Service",
       [
-        // keepalived drops a check for good whose directory is missing at its start, even if the poller never got going.
-        polled ? `ExecStartPre=/bin/mkdir -p ${paths.trackDirectory}` : undefined,
+        // keepalived drops what it tracks for good if the directory is missing at its start.
+        `ExecStartPre=/bin/mkdir -p ${[paths.turnsDirectory, ...(polled ? [paths.trackDirectory] : [])].join(" ")}`,
         "Restart=always",
         "RestartSec=1",
         "OOMScoreAdjust=-900",
@@ -80,6 +84,22 @@ function globalDefs({ vrrp }: ClusterConfig, director: DirectorConfig): Block {
   );
 }
 
+/**
+ * The weight of a real server that may take all it can. Where weights follow the queue, the poller takes from it, and needs
+ * steps to do so.
+ */
+export function configuredWeight({ loadBalancer }: ClusterConfig, server: RealServerConfig): number {
+  return loadBalancer.agentWeights ? AGENT_WEIGHT_BASE * server.weight : server.weight;
+}
+
+/** Label of the VIP on a director's interface. */
+export function vipLabel({ vrrp }: ClusterConfig, director: DirectorConfig): string {
+  return `${director.interface}:${vrrp.label}`;
+}
+
+/** Name of the track file by which a director is told to leave the VIP to its peer. No machine's name has a capital. */
+const STAND_DOWN = "STAND-DOWN";
+
 /** Name of the track file that says how much a real server may take. 0: its weight; the poller takes a
  * million off for a drain, which comes to 0 for every weight. */
 function loadFile(server: RealServerConfig): string {
@@ -94,8 +114,11 @@ function downFile(server: RealServerConfig): string {
 /**
  * The poller's two files of a real server. Two, because keepalived 2.2.7 keeps the "out of the pool" value of a weighted track
  * file in its sum when it was there at the start: such a server came back with weight 0 for ever (track_file.c,
- * check_daemon.c). An unweighted file has no such memory. What remains: a reload puts a dead server back for the few
- * milliseconds until the files are read again (the state of a file check is not carried over).
+ * check_daemon.c). An unweighted file has no such memory.
+ *
+ * A reload puts a dead server back for a millisecond, until the files are read again (the state of a file check is not
+ * carried over: migrate_checkers in ipwrapper.c), but with the weight that it had last. So the poller takes the weight from a
+ * dead server too: it comes back with 0, and gets no connection.
  *
  * No `init_file`: a missing file counts as 0, so when the poller is broken everybody is served rather than nobody.
  */
@@ -128,10 +151,8 @@ function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
         ]
       : [`mcast_src_ip ${director.address}`]),
     vrrp.authentication === "PASS" ? `include ${posix.basename(paths.keepalivedAuth)}` : undefined,
-    block(
-      "virtual_ipaddress",
-      `${vip}/32 dev ${director.interface} label ${director.interface}:${vrrp.label}`,
-    ),
+    block("track_file", STAND_DOWN),
+    block("virtual_ipaddress", `${vip}/32 dev ${director.interface} label ${vipLabel(config, director)}`),
   );
 }
 
@@ -155,7 +176,7 @@ function virtualServer(config: ClusterConfig): Block {
     ...realServers.map((server) =>
       block(
         `real_server ${server.address} ${port}`,
-        `weight ${server.weight}`,
+        `weight ${configuredWeight(config, server)}`,
         ...checksOf(check, server, port),
       ),
     ),

@@ -8,6 +8,18 @@ export const paths = {
   healthPoller: "/usr/local/lib/cosyvoice-lvs/health-poller",
   /** One file per real server, named after it; written by the poller, followed by keepalived. */
   trackDirectory: "/run/cosyvoice-lvs/track",
+  vrrpGuard: "/usr/local/lib/cosyvoice-lvs/vrrp-guard",
+  vrrpGuardConfig: "/etc/cosyvoice-lvs/vrrp-guard.json",
+  vrrpGuardUnit: "/etc/systemd/system/cosyvoice-vrrp-guard.service",
+  turns: "/usr/local/lib/cosyvoice-lvs/turns",
+  turnsConfig: "/etc/cosyvoice-lvs/turns.json",
+  turnsUnit: "/etc/systemd/system/cosyvoice-turns.service",
+  /** What the keeper of the turns must remember over a restart. */
+  turnsDirectory: "/run/cosyvoice-lvs/turns",
+  /** Anything but 0 in it, and keepalived gives the VIP away and takes it no more. */
+  standDown: "/run/cosyvoice-lvs/turns/stand-down",
+  /** The applier's companion, beside it on every director and real server. */
+  turn: "/usr/local/lib/cosyvoice-lvs/turn",
   snatRules: "/etc/cosyvoice-lvs/snat.nft",
   snatUnit: "/etc/systemd/system/cosyvoice-snat.service",
   vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",

@@ -10,8 +10,10 @@ export const PROGRAMS = "/usr/local/lib/cosyvoice-lvs";
 
 const APPLIER = `${PROGRAMS}/apply`;
 
-/** The program that puts the applier on a machine, with the applier in it: one text for all machines. */
-const INSTALLER = hostFile("bootstrap.sh").replace("@APPLIER@", () => hostFile("apply.py"));
+/** The program that puts the applier on a machine, with all that it puts there in it: one text for all machines. */
+const INSTALLER = hostFile("bootstrap.sh")
+  .replace("@APPLIER@", () => hostFile("apply.py"))
+  .replace("@TURN@", () => hostFile("turn.py"));
 
 /**
  * What every remote command of this project shares.
@@ -38,6 +40,27 @@ export function applier(name: string, machine: Machine, opts: pulumi.CustomResou
       stdin: INSTALLER,
     },
     { ...opts, deleteBeforeReplace: true },
+  );
+}
+
+/**
+ * Copies a file of this computer to a machine, into the login user's home directory. What it is taken for there must
+ * be checked there.
+ *
+ * @param target file name
+ */
+export function copy(
+  name: string,
+  machine: Machine,
+  source: string,
+  target: string,
+  opts: pulumi.CustomResourceOptions,
+): remote.CopyToRemote {
+  const { connection } = common(machine);
+  return new remote.CopyToRemote(
+    name,
+    { connection, source: new pulumi.asset.FileAsset(source), remotePath: target },
+    opts,
   );
 }
 

@@ -27,6 +27,11 @@ export interface Manifest {
   readonly steps?: readonly { readonly name: string; readonly run: string; readonly unless?: string }[];
   /** What must be true before anything is changed. */
   readonly preflight?: readonly { readonly name: string; readonly run: string; readonly fix: string }[];
+  /**
+   * A program that stands around a change that restarts, reloads or stops a unit: nothing live is touched before it
+   * prints `go`, and it is told how the change ended.
+   */
+  readonly around?: { readonly name: string; readonly run: string; readonly within?: number };
   /** What must become true within so many seconds, or the layer has failed and is rolled back. */
   readonly checks?: readonly { readonly name: string; readonly run: string; readonly within: number }[];
   /** Commands run on removal, after the units have stopped. */

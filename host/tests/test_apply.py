@@ -742,12 +742,6 @@ def test_owners_of_a_layer(machine):
     assert machine.remove(owner="lab/speaker-1") == "layer test: removed"
 
 
-def test_generations(machine):
-    machine.run({"generation": "2", "files": {CONF: file()}})
-    assert machine.remove("test", "lab/rs-1", "--generation", "1").endswith("left alone")
-    assert machine.remove("test", "lab/rs-1", "--generation", "2") == "layer test: removed"
-
-
 def test_a_path_belongs_to_one_layer(machine):
     machine.run({"files": {CONF: file()}})
     message = machine.run({"layer": "two", "links": {CONF: "/x"}}, code=1)
@@ -937,3 +931,118 @@ def test_a_mount_point_is_neither_changed_nor_purged(machine):
     )
     assert result.stdout == "layer test: unchanged\n700\nkept\n", result.stderr
     assert "something is mounted on /srv/x/share" in result.stderr
+
+
+# -- a program around the change
+
+
+GATE = """
+log() { echo "$*" >>"$COSYVOICE_LVS_ROOT/gate"; }
+log "live: $(cat "$COSYVOICE_LVS_ROOT/etc/demo/demo.conf" 2>/dev/null)"
+echo "say waiting for rs-2"
+%s
+read -r outcome || outcome=eof
+log "$outcome"
+%s
+"""
+
+
+def gated(machine, before="echo go", after=":", **more):
+    """The program is a file on the machine: a manifest's own files come too late for it."""
+    machine.write("/gate.sh", GATE % (before, after))
+    around = {"name": "take the turn", "run": f"sh {machine.path('/gate.sh')}", **more}
+    return {
+        "files": {CONF: file(notify=["restart:demo.service"])},
+        "units": {"demo.service": {"enabled": True, "started": True}},
+        "around": around,
+    }
+
+
+@pytest.fixture
+def running(full):
+    full.unit("demo.service", active="active", enabled="enabled")
+    full.write(CONF, "old\n")
+    return full
+
+
+def gate(machine):
+    return machine.read("/gate").splitlines() if machine.path("/gate").exists() else []
+
+
+def test_a_program_stands_around_a_change(running):
+    manifest = gated(running)
+    said = running.run(manifest)
+    assert said.splitlines()[0] == "waiting for rs-2"
+    assert gate(running) == ["live: old", "done"]
+    assert running.read(CONF) == "new\n"
+    running.path("/gate").unlink()
+    assert running.run(manifest) == "layer test: unchanged"
+    assert gate(running) == [], "nothing changes, so nobody is asked"
+
+
+def test_a_change_that_disturbs_no_running_unit_asks_nobody(full):
+    full.run(gated(full))
+    assert gate(full) == [], "demo.service did not run"
+
+
+@pytest.mark.parametrize("before", ["echo 'no rs-3 is broken'", "exit 3"])
+def test_a_refused_change_touches_nothing(running, before):
+    said = running.run(gated(running, before), code=1)
+    assert "step take the turn failed: " in said
+    assert "rs-3 is broken" in said or "ended without a word" in said
+    assert "waiting for rs-2" in said
+    assert running.read(CONF) == "old\n"
+    assert running.calls() == []
+
+
+def test_the_program_hears_of_a_failure_after_everything_is_back(running):
+    running.fail("restart-demo.service")
+    manifest = gated(running, after='log "$(cat "$COSYVOICE_LVS_ROOT/etc/demo/demo.conf")"')
+    running.run(manifest, code=1)
+    assert gate(running)[0] == "live: old"
+    assert gate(running)[1].startswith("failed wait for demo.service: it is failed")
+    assert gate(running)[2] == "old"
+
+
+def test_what_the_program_says_at_the_end_fails_the_run_and_undoes_nothing(running):
+    said = running.run(gated(running, after="echo 'no rs-1 is not back in the pool'; exit 1"), code=1)
+    assert "rs-1 is not back in the pool" in said
+    assert running.read(CONF) == "new\n"
+    assert running.record()["state"] == "applied"
+
+
+def test_waiting_for_go_has_an_end(running):
+    said = running.run(gated(running, "sleep 30", within=1), code=1)
+    assert "took longer than it may" in said
+    assert running.read(CONF) == "old\n"
+
+
+def test_a_caller_that_goes_away_ends_the_wait(running):
+    manifest = {"layer": "test", "owner": "lab/rs-1", **gated(running, "sleep 30")}
+    applier = subprocess.Popen(
+        [sys.executable, "-IS", str(APPLY), "apply"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=running.environment,
+    )
+    applier.stdin.write(json.dumps(manifest).encode())
+    applier.stdin.close()
+    assert applier.stdout.readline() == b"waiting for rs-2\n"
+    applier.stdout.close()
+    assert applier.wait(10) == 1
+    assert running.read(CONF) == "old\n"
+
+
+def test_a_killed_applier_ends_the_program_and_the_next_run_asks_again(running):
+    manifest = gated(running, before="echo go; sleep 0.3")
+    count = 1
+    while gate(running) == [] and count < 60:
+        running.killed_at(count, manifest)
+        count += 1
+    assert running.read(CONF) == "old\n"
+    time.sleep(0.6)
+    assert gate(running)[-1] == "eof"
+    running.run(manifest)
+    assert gate(running)[-1] == "done"
+    assert running.read(CONF) == "new\n"

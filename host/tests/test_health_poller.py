@@ -22,7 +22,7 @@ class Server:
     """A real server that answers as told: with an HTTP status, "silent" (accepts and no more) or "text"."""
 
     def __init__(self):
-        self.answer, self.paths, self.starts, self.held = 200, [], [], []
+        self.answer, self.headers, self.paths, self.starts, self.held = 200, "", [], [], []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
@@ -40,9 +40,9 @@ class Server:
                     if self.answer == "text":
                         connection.sendall(b"hello\r\n")
                     else:
-                        connection.sendall(
-                            f"HTTP/1.1 {self.answer} X\r\nContent-Length: 2\r\n\r\nok".encode()
-                        )
+                        text = f"HTTP/1.1 {self.answer} X\r\n{self.headers}Content-Length: 2\r\n\r\nok"
+                        for piece in text.partition("X\r\n"):  # in pieces, as a server may
+                            connection.sendall(piece.encode())
 
     def stop(self):
         self.listener.shutdown(socket.SHUT_RDWR)
@@ -65,6 +65,7 @@ class Poller:
                 "address": "127.0.0.1",
                 "port": s if isinstance(s, int) else s.port,
                 "path": "/readyz",
+                "weight": 2,
             }
             for n, s in servers.items()
         ]
@@ -134,15 +135,15 @@ def test_serve_drain_dead_and_back(poller):
     a.answer = 200
     poller.wait(a="0/0")
     a.answer = "silent"
-    poller.wait(a="0/1")
+    poller.wait(a=f"{DRAIN}/1")
     a.answer = 200
     poller.wait(a="0/0")
     a.answer = "text"
-    poller.wait(a="0/1")
+    poller.wait(a=f"{DRAIN}/1")
     a.answer = 200
     poller.wait(a="0/0")
     a.stop()
-    poller.wait(a="0/1")
+    poller.wait(a=f"{DRAIN}/1")
     assert a.paths[0] == "GET /readyz HTTP/1.1"
     transitions = [line for line in poller.said().splitlines() if "->" in line]
     assert [t.split(" (")[0] for t in transitions] == [
@@ -204,7 +205,7 @@ def test_a_restart_believes_what_is_there(poller):
     poller.start()
     time.sleep(1)
     assert poller.files() == {"a": "0", "a.down": "0"}
-    poller.wait(a="0/1")
+    poller.wait(a=f"{DRAIN}/1")
 
 
 def test_files_are_written_only_when_they_change_and_never_in_place(poller):
@@ -244,9 +245,104 @@ def test_a_new_configuration_is_taken_up_and_a_wrong_one_is_not(poller):
     poller.wait(a=f"{DRAIN}/0", b="0/0")
 
 
+def test_a_dead_server_has_no_weight_either_and_goes_before_its_weight_does(poller):
+    a = Server()
+    poller.configure({"a": a})
+    poller.start()
+    poller.wait(a="0/0")
+    a.stop()
+    poller.wait(a=f"{DRAIN}/1")
+    assert (poller.track / "a.down").stat().st_mtime_ns <= (poller.track / "a").stat().st_mtime_ns
+
+
+def load(poller):
+    return int(poller.files()["a"])
+
+
+def test_weights_follow_the_queue(poller):
+    a = Server()
+    a.headers = "X-Queue: 4\r\n"
+    poller.configure({"a": a}, weights={"base": 100, "rampUp": 0})
+    poller.start()
+    poller.wait(a="-160/0")  # 200 / (1 + 4) is 40
+    a.headers = "x-queue:0\r\n"
+    poller.wait(a="0/0")
+    changed = (poller.track / "a").stat().st_mtime_ns
+    a.headers = "X-Queue: 1\r\n"
+    poller.wait(a="-100/0")
+    assert (poller.track / "a").stat().st_mtime_ns - changed > 0.9e9  # once a second at most
+    a.headers = "X-Queue: 100000\r\n"
+    poller.wait(a="-199/0")  # 1 is the least: 0 is a drain
+    a.headers = "X-Queue: many\r\n"
+    poller.wait(a="0/0")
+    assert "->" not in poller.said().split("first round")[1]  # these are no changes of state
+
+
+def test_a_small_change_of_the_queue_changes_nothing(poller):
+    a = Server()
+    a.headers = "X-Queue: 19\r\n"
+    poller.configure({"a": a}, weights={"base": 100, "rampUp": 0})
+    poller.start()
+    poller.wait(a="-190/0")
+    a.headers = "X-Queue: 20\r\n"
+    time.sleep(1.5)
+    assert load(poller) == -190
+
+
+def test_a_server_that_comes_back_ramps_up(poller):
+    a = Server()
+    poller.configure({"a": a}, weights={"base": 100, "rampUp": 3})
+    poller.start()
+    poller.wait(a="-180/0")
+    seen = []
+    deadline = time.monotonic() + 8
+    while load(poller) != 0 and time.monotonic() < deadline:
+        if not seen or seen[-1] != load(poller):
+            seen.append(load(poller))
+        time.sleep(0.02)
+    assert load(poller) == 0
+    assert seen == sorted(seen)
+    assert 2 <= len(seen) <= 4  # about once a second
+    poller.stop()
+    poller.start()
+    time.sleep(0.6)
+    assert load(poller) == 0  # a restart of the poller is none of the server's
+    a.answer = 503
+    poller.wait(a=f"{DRAIN}/0")
+    a.answer = 200
+    poller.wait(a="-180/0")
+
+
+def test_headers_without_an_end_are_no_failure(poller):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(listener.accept()[0])
+                held[-1].sendall(b"HTTP/1.1 200 OK\r\nX-Queue: 1\r\n")
+
+    held = []
+    threading.Thread(target=serve, daemon=True).start()
+    poller.configure({"a": listener.getsockname()[1]}, weights={"base": 100, "rampUp": 0})
+    poller.start()
+    poller.wait(a="-100/0")
+    listener.close()
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (
+            json.dumps(
+                {
+                    **NUMBERS,
+                    "weights": {"base": 100, "rampUp": 30},
+                    "servers": [{"name": "a", "address": "192.0.2.1", "port": 1, "weight": 0}],
+                }
+            ),
+            "the full weight of a is 0 and must be from 1 to 999999",
+        ),
         ("{", "JSONDecodeError"),
         ("{}", "KeyError: 'interval'"),
         (json.dumps({**NUMBERS, "interval": 0, "servers": []}), "interval is 0"),

@@ -34,7 +34,8 @@ def shell(program, *options, stdin=""):
 
 def bootstrap(applier=None):
     text = (HOST / "bootstrap.sh").read_text()
-    assert text.count("@APPLIER@") == 1
+    assert text.count("@APPLIER@") == text.count("@TURN@") == 1
+    text = text.replace("@TURN@", (HOST / "turn.py").read_text())
     return text.replace("@APPLIER@", (HOST / "apply.py").read_text() if applier is None else applier)
 
 
@@ -44,6 +45,7 @@ def test_the_applier_is_installed_and_taken_away(tmp_path):
     program = f"""
         for place in /usr/local/lib /var/lib; do mount -t tmpfs place $place; done
         sh -s install <{tmp_path}/bootstrap && /usr/local/lib/cosyvoice-lvs/apply version
+        /usr/local/lib/cosyvoice-lvs/turn version
         stat -c '%a %i' /usr/local/lib/cosyvoice-lvs/apply
         sh -s install <{tmp_path}/bootstrap
         stat -c '%a %i' /usr/local/lib/cosyvoice-lvs/apply
@@ -58,11 +60,13 @@ def test_the_applier_is_installed_and_taken_away(tmp_path):
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0].startswith("cosyvoice-lvs apply ")
-    assert lines[1].startswith("755 ")
-    assert lines[2] == lines[1]  # not even written again
-    assert lines[3:] == [
+    assert lines[1].startswith("cosyvoice-lvs turn ")
+    assert lines[2].startswith("755 ")
+    assert lines[3] == lines[2]  # not even written again
+    assert lines[4:] == [
         "apply",
         "python",
+        "turn",
         "layer director is still here; left alone",
         "/usr/local/lib:",
         "",
@@ -86,7 +90,7 @@ def test_a_transfer_that_was_cut_off_installs_nothing(tmp_path):
         "ls /usr/local/lib/cosyvoice-lvs/apply",
         "-rm",
     )
-    assert "the applier does not run here" in result.stderr
+    assert "applier.py does not run here" in result.stderr
     assert result.stdout == ""
 
 

@@ -5,6 +5,7 @@ import { machinesFor, parsed, rawConfig, release } from "./fixture";
 import { type Registered, settled, startMocks } from "./mocks";
 
 const COMMAND = "command:remote:Command";
+const COPY = "command:remote:CopyToRemote";
 
 async function deploy(raw: Record<string, unknown>, vrrpPassword?: string): Promise<Registered[]> {
   const registered = await startMocks();
@@ -40,6 +41,7 @@ describe("Cluster", () => {
       `${COMMAND} c-rs-1-real-server`,
       `${COMMAND} c-rs-2-applier`,
       `${COMMAND} c-rs-2-real-server`,
+      `${COMMAND} c-speech-release`,
       `${COMMAND} c-speech-rs-1`,
       `${COMMAND} c-speech-rs-1-stage`,
       `${COMMAND} c-speech-rs-2`,
@@ -47,6 +49,8 @@ describe("Cluster", () => {
       `${COMMAND} c-verification-applier`,
       `${COMMAND} c-verification-client`,
       `${COMMAND} c-verification-program`,
+      `${COPY} c-speech-rs-1-release`,
+      `${COPY} c-speech-rs-2-release`,
       "cosyvoice-lvs:index:Cluster c",
       "cosyvoice-lvs:index:Director c-director-1",
       "cosyvoice-lvs:index:Director c-director-2",
@@ -60,11 +64,11 @@ describe("Cluster", () => {
 
   it("pins a host key on every connection, and never asks for triggers", async () => {
     for (const { type, name, inputs } of await deploy(rawConfig())) {
-      if (type !== COMMAND) continue;
+      if (type !== COMMAND && type !== COPY) continue;
       const connection = inputs.connection as Record<string, unknown>;
       assert.match(String(connection.hostKey), /^ssh-ed25519 A+$/, name);
       assert.equal(inputs.triggers, undefined, name);
-      assert.equal(inputs.addPreviousOutputInEnv, false, name);
+      if (type === COMMAND) assert.equal(inputs.addPreviousOutputInEnv, false, name);
     }
   });
 
@@ -92,10 +96,13 @@ describe("Cluster", () => {
 
   it("gives keepalived a new real server as dead, until the poller has asked it", async () => {
     const steps = manifest(await deploy(rawConfig()), "c-director-1-director").steps;
-    assert.equal(steps?.length, 1);
-    assert.match(steps[0]?.run ?? "", /for name in rs-1 rs-2; do .*echo 1 >\$name\.down/);
+    assert.equal(steps?.length, 2);
+    assert.match(
+      steps[1]?.run ?? "",
+      /for name in rs-1 rs-2; do .*echo -1000000 >\$name && echo 1 >\$name\.down/,
+    );
     const checkedByKeepalived = { ...rawConfig(), loadBalancer: { check: { kind: "tcp" } } };
-    assert.deepEqual(manifest(await deploy(checkedByKeepalived), "c-director-1-director").steps, []);
+    assert.equal(manifest(await deploy(checkedByKeepalived), "c-director-1-director").steps?.length, 1);
   });
 
   it("keeps the VRRP password out of every manifest but its own, where it is a secret", async () => {
@@ -111,6 +118,47 @@ describe("Cluster", () => {
     assert.deepEqual(where, ["c-director-1-auth", "c-director-2-auth"]);
     assert.equal(manifest(registered, "c-director-1-auth").secret, true);
     assert.deepEqual(named(registered, "c-director-1-auth").secrets, ["connection", "stdin"]);
+  });
+
+  it("stages everywhere before it activates anywhere", async () => {
+    const names = (await deploy(rawConfig(5))).map(({ name }) => name);
+    const places = (pattern: RegExp) => names.flatMap((name, index) => (pattern.test(name) ? [index] : []));
+    const [release] = places(/^c-speech-release$/);
+    assert.ok(release !== undefined);
+    assert.ok(Math.max(...places(/-stage$/)) < release);
+    assert.ok(Math.min(...places(/^c-speech-rs-\d$/)) > release);
+  });
+
+  it("changes a node that serves in its turn, with its queue drained", async () => {
+    const registered = await deploy({ ...rawConfig(), service: { drainLimit: 77 } });
+    assert.deepEqual(manifest(registered, "c-speech-rs-2").around, {
+      name: "take a turn",
+      run:
+        "exec /usr/local/lib/cosyvoice-lvs/turn real-server rs-2 --address 10.0.1.2" +
+        " --directors 10.0.0.11:7861,10.0.0.12:7861 --what 'release feedfeedfeedfeed' --port 7860 --drain-limit 77",
+    });
+    assert.match(
+      manifest(registered, "c-director-1-director").around?.run ?? "",
+      /turn director director-1 .* --vip 10\.0\.0\.100 --port 7860 --pool 10\.0\.1\.1,10\.0\.1\.2 --drain-limit 77$/,
+    );
+  });
+
+  it("stages what is in app/, and runs the release that the configuration names", async () => {
+    const registered = await deploy({ ...rawConfig(), service: { release: "0123456789abcdef" } });
+    assert.match(
+      manifest(registered, "c-speech-rs-1-stage").steps?.[0]?.run ?? "",
+      /release stage ~root\/\S+ feedfeedfeedfeed$/,
+    );
+    const { links, preflight } = manifest(registered, "c-speech-rs-1");
+    assert.deepEqual(links?.["/opt/cosyvoice/current"], {
+      target: "/opt/cosyvoice/releases/0123456789abcdef",
+      notify: ["restart:cosyvoice.service"],
+    });
+    assert.equal(preflight?.[0]?.run, "test -e /opt/cosyvoice/releases/0123456789abcdef/.complete");
+    assert.equal(
+      manifest(registered, "c-speech-release").files?.["/etc/cosyvoice-lvs/release"]?.content,
+      "0123456789abcdef\n",
+    );
   });
 
   it("puts no VIP on real servers behind NAT", async () => {
@@ -136,6 +184,6 @@ describe("Cluster", () => {
   it("grows by the same resources for each real server", async () => {
     const counts = await Promise.all([1, 2].map(() => 0));
     for (const [index, size] of [10, 20].entries()) counts[index] = (await deploy(rawConfig(size))).length;
-    assert.equal((counts[1] ?? 0) - (counts[0] ?? 0), 10 * 6);
+    assert.equal((counts[1] ?? 0) - (counts[0] ?? 0), 10 * 7);
   });
 });

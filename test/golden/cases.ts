@@ -3,7 +3,10 @@ import {
   directorSysctls,
   kernelModules,
   realServerSysctls,
+  renderDirectorTurn,
   renderExports,
+  renderGuardConfig,
+  renderGuardUnit,
   renderHealthConfig,
   renderHealthUnit,
   renderKeepalivedAuth,
@@ -12,12 +15,15 @@ import {
   renderKnownHosts,
   renderNfsServerConfig,
   renderOutputsMount,
+  renderRealServerTurn,
   renderRunScript,
   renderServiceEnvironment,
   renderServiceUnit,
   renderSnatRules,
   renderSnatUnit,
   renderSshConfig,
+  renderTurnsConfig,
+  renderTurnsUnit,
   renderVipUnit,
   type SshEntry,
 } from "../../render";
@@ -75,7 +81,29 @@ const sshEntries: readonly SshEntry[] = [
   },
 ];
 
+/** The commands that stand around a change, one a line. */
+function turnCommands(overrides: RawOverrides): string {
+  const config = cluster(overrides);
+  const realServer = renderRealServerTurn(config, "rs-3", "release 0123456789abcdef");
+  return `${realServer}\n${renderDirectorTurn(config, "director-1", "the director's settings")}\n`;
+}
+
 const plain = cluster();
+const agentWeights = {
+  loadBalancer: { scheduler: "wlc", persistence: 300, agentWeights: true, rampUp: 12.5 },
+  realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
+};
+const byWeight = {
+  port: 443,
+  loadBalancer: { forwarding: "TUN", check: { kind: "tcp" } },
+  service: { maxUnavailable: 2, drainLimit: 60.5 },
+};
+const sorry = { loadBalancer: { quorum: 2, sorryServer: { address: "192.168.1.30" } } };
+const multicast = {
+  loadBalancer: { scheduler: "sh", persistence: 60 },
+  vrrp: { unicast: false, preempt: true, advertInterval: 0.25, garp: { refresh: 0 }, label: "voice" },
+  realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
+};
 const tun = { loadBalancer: { forwarding: "TUN" } };
 const nat = { loadBalancer: { forwarding: "NAT" } };
 const gpu = {
@@ -107,6 +135,11 @@ export const goldenCases: readonly GoldenCase[] = [
       "keepalived.service.d.conf": renderKeepalivedDropIn(plain),
       "health.json": renderHealthConfig(plain, "director-1"),
       "cosyvoice-health.service": renderHealthUnit(),
+      "turns.json": renderTurnsConfig(plain, "director-2"),
+      "cosyvoice-turns.service": renderTurnsUnit(plain),
+      "turn.sh": turnCommands({}),
+      "vrrp-guard.json": renderGuardConfig(plain, "director-1"),
+      "cosyvoice-vrrp-guard.service": renderGuardUnit(),
       "cosyvoice-vip.service": renderVipUnit(plain),
       "run.sh": renderRunScript(plain),
       "cosyvoice.env": renderServiceEnvironment(plain, "rs-1"),
@@ -123,6 +156,23 @@ export const goldenCases: readonly GoldenCase[] = [
       ...kernel(classicArticle),
       "keepalived.service.d.conf": renderKeepalivedDropIn(cluster(classicArticle)),
       "cosyvoice-lvs-auth.conf": renderKeepalivedAuth("made-up1"),
+      "vrrp-guard.json": renderGuardConfig(cluster(classicArticle), "director-2"),
+    },
+  },
+  {
+    name: "agent-weights",
+    texts: {
+      ...firstDirector(agentWeights),
+      "health.json": renderHealthConfig(cluster(agentWeights), "director-1"),
+      "vrrp-guard.json": renderGuardConfig(cluster(agentWeights), "director-1"),
+    },
+  },
+  {
+    name: "turns-by-weight",
+    texts: {
+      "turns.json": renderTurnsConfig(cluster(byWeight), "director-1"),
+      "cosyvoice-turns.service": renderTurnsUnit(cluster(byWeight)),
+      "turn.sh": turnCommands(byWeight),
     },
   },
   {
@@ -154,15 +204,17 @@ export const goldenCases: readonly GoldenCase[] = [
   },
   {
     name: "sorry-server",
-    texts: firstDirector({ loadBalancer: { quorum: 2, sorryServer: { address: "192.168.1.30" } } }),
+    texts: {
+      ...firstDirector(sorry),
+      "vrrp-guard.json": renderGuardConfig(cluster(sorry), "director-1"),
+    },
   },
   {
     name: "sh-multicast",
-    texts: bothDirectors({
-      loadBalancer: { scheduler: "sh", persistence: 60 },
-      vrrp: { unicast: false, preempt: true, advertInterval: 0.25, garp: { refresh: 0 }, label: "voice" },
-      realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
-    }),
+    texts: {
+      ...bothDirectors(multicast),
+      "vrrp-guard.json": renderGuardConfig(cluster(multicast), "director-2"),
+    },
   },
   {
     name: "gpu",

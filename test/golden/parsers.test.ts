@@ -118,7 +118,13 @@ describe("keepalived", () => {
 
 describe("systemd", () => {
   // They are not on the machine that tests; all else that verify says is a mistake.
-  const ownPrograms = [paths.healthPoller, paths.vipOnLo, join(paths.service, "run.sh")];
+  const ownPrograms = [
+    paths.healthPoller,
+    paths.turns,
+    paths.vrrpGuard,
+    paths.vipOnLo,
+    join(paths.service, "run.sh"),
+  ];
 
   function verify(unit: string): string {
     const { said } = run(
@@ -336,14 +342,47 @@ describe("Python", () => {
       timeout: 0.8,
       failures: 2,
       trackDirectory: "/run/cosyvoice-lvs/track",
+      weights: null,
       servers: ["rs-1", "rs-2", "rs-3"].map((name, index) => ({
         name,
         address: `192.168.1.${101 + index}`,
         port: 7860,
         path: "/readyz",
+        weight: 1,
       })),
     });
   });
+
+  const host = fileURLToPath(new URL("../../host/", import.meta.url));
+
+  for (const [program, pattern] of [
+    ["health-poller.py", /^health\.json$/],
+    ["turns.py", /^turns\.json$/],
+  ] as const) {
+    for (const [name, file] of goldens(pattern)) {
+      it(`${program} takes ${name}/${file}`, () => {
+        const read =
+          "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x')['read_config'](sys.argv[2])";
+        assert.deepEqual(run("python3", ["-IS", "-c", read, join(host, program), goldenPath(name, file)]), {
+          status: 0,
+          said: "",
+        });
+      });
+    }
+  }
+
+  for (const [name, file] of goldens(/^turn\.sh$/)) {
+    it(`turn.py understands ${name}/${file}`, () => {
+      const commands = readFileSync(goldenPath(name, file), "utf8").trim().split("\n");
+      assert.equal(commands.length, 2);
+      for (const command of commands) {
+        const here = command.replace(paths.turn, `python3 -IS ${join(host, "turn.py")}`);
+        assert.notEqual(here, command);
+        // A caller that is gone at once: it ends before it does anything, and not with its usage.
+        assert.deepEqual(run("sh", ["-c", `${here} </dev/null`]), { status: 1, said: "" });
+      }
+    });
+  }
 
   it("reads default/nfs.conf as the INI file that it is", () => {
     const program =

@@ -1,0 +1,87 @@
+import type { ClusterConfig } from "../config/schema";
+import { configuredWeight, vipLabel } from "./keepalived";
+import { paths } from "./paths";
+import { byName, renderSections } from "./text";
+
+/**
+ * What the guard of a director watches: who has the VIP, and with the health poller also whether the kernel's table follows
+ * its track files.
+ *
+ * @throws Error when the cluster has no director of that name.
+ */
+export function renderGuardConfig(config: ClusterConfig, directorName: string): string {
+  const director = byName(config.directors, directorName);
+  const peer = config.directors[0] === director ? config.directors[1] : config.directors[0];
+  const { vip, port, vrrp, loadBalancer, realServers } = config;
+  const { check, forwarding, quorum, sorryServer } = loadBalancer;
+  const guard = {
+    interface: director.interface,
+    label: vipLabel(config, director),
+    vip,
+    address: director.address,
+    peer: peer.address,
+    virtualRouterId: vrrp.virtualRouterId,
+    advertInterval: vrrp.advertInterval,
+    multicast: !vrrp.unicast,
+    port,
+    table:
+      check.kind === "poller"
+        ? {
+            forwarding,
+            trackDirectory: paths.trackDirectory,
+            // Below it the sorry server stands in for the pool, which is then not in the table.
+            quorum: sorryServer === undefined ? 0 : quorum,
+            servers: realServers.map((server) => ({
+              name: server.name,
+              address: server.address,
+              weight: configuredWeight(config, server),
+            })),
+          }
+        : null,
+  };
+  return `${JSON.stringify(guard, null, 2)}\n`;
+}
+
+/** The unit of the guard. It depends on nothing: it must outlive what it watches. */
+export function renderGuardUnit(): string {
+  return renderSections([
+    [
+      "Unit",
+      [
+        "Description=Frees the VIP from a keepalived that hangs",
+        "After=network-online.target",
+        "Wants=network-online.target",
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        "Type=notify",
+        "NotifyAccess=main",
+        `ExecStart=${paths.vrrpGuard} ${paths.vrrpGuardConfig}`,
+        "Restart=always",
+        "RestartSec=1",
+        "WatchdogSec=10",
+        "OOMScoreAdjust=-900",
+        // As keepalived itself: a guard that is late only acts later.
+        "Nice=-10",
+        "NoNewPrivileges=yes",
+        // Sockets that see packets; the address and the kernel's table. root's processes are killed by root without a right.
+        "CapabilityBoundingSet=CAP_NET_RAW CAP_NET_ADMIN",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectControlGroups=yes",
+        "RestrictAddressFamilies=AF_PACKET AF_NETLINK AF_INET AF_UNIX",
+        "RestrictNamespaces=yes",
+        "LockPersonality=yes",
+        "SystemCallArchitectures=native",
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}

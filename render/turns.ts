@@ -1,0 +1,132 @@
+import { posix } from "node:path";
+import type { ClusterConfig, MachineConfig } from "../config/schema";
+import { paths } from "./paths";
+import { byName, renderSections } from "./text";
+
+/** TCP port of the directors on which turns are kept. */
+export const TURNS_PORT = 7861;
+
+/** Seconds that somebody waits while the same broken real servers are in the way and nobody has a turn. */
+const PATIENCE = 600;
+
+/** Whether the directors follow a real server's /readyz; else they drain it by themselves. */
+function drainOf({ loadBalancer }: ClusterConfig): "readyz" | "weight" {
+  return loadBalancer.check.kind === "poller" ? "readyz" : "weight";
+}
+
+/**
+ * What the keeper of the turns on a director must know: who may ask, and how many may be out of service at a time.
+ *
+ * @throws Error when the cluster has no director of that name.
+ */
+export function renderTurnsConfig(config: ClusterConfig, directorName: string): string {
+  const named = ({ name, address }: MachineConfig) => ({ name, address });
+  const turns = {
+    address: byName(config.directors, directorName).address,
+    port: TURNS_PORT,
+    vip: config.vip,
+    servicePort: config.port,
+    maxUnavailable: config.service.maxUnavailable,
+    patience: PATIENCE,
+    forwarding: config.loadBalancer.forwarding,
+    drain: drainOf(config),
+    directors: config.directors.map(named),
+    realServers: config.realServers.map(named),
+  };
+  return `${JSON.stringify(turns, null, 2)}\n`;
+}
+
+/** The unit that keeps the turns. Nothing that serves depends on it. */
+export function renderTurnsUnit(config: ClusterConfig): string {
+  const byWeight = drainOf(config) === "weight";
+  return renderSections([
+    [
+      "Unit",
+      [
+        "Description=Turns of the machines that are to be changed",
+        "After=network.target",
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        "Type=notify",
+        "NotifyAccess=main",
+        `ExecStart=${paths.turns} ${paths.turnsConfig}`,
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "Restart=always",
+        "RestartSec=1",
+        "WatchdogSec=10",
+        "OOMScoreAdjust=-900",
+        "LimitNOFILE=4096",
+        // Which weights are to be given back must be known to the next process.
+        `RuntimeDirectory=${posix.relative("/run", paths.turnsDirectory)}`,
+        "RuntimeDirectoryPreserve=yes",
+        "NoNewPrivileges=yes",
+        // ipvsadm is all that needs a right.
+        byWeight ? "CapabilityBoundingSet=CAP_NET_ADMIN" : "CapabilityBoundingSet=",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "PrivateDevices=yes",
+        // Not PrivateNetwork, ProcSubset=pid or InaccessiblePaths below /proc: /proc/net/ip_vs is what this is about.
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectControlGroups=yes",
+        // ipvsadm speaks to the kernel by netlink.
+        `RestrictAddressFamilies=AF_INET AF_UNIX${byWeight ? " AF_NETLINK" : ""}`,
+        "RestrictNamespaces=yes",
+        "LockPersonality=yes",
+        "SystemCallArchitectures=native",
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}
+
+function directorTargets(config: ClusterConfig): string {
+  return config.directors.map(({ address }) => `${address}:${TURNS_PORT}`).join(",");
+}
+
+/**
+ * The command that stands around a change of a real server (host/turn.py): gets its turn, drains it, and waits until it
+ * is back.
+ *
+ * @param what the change, equal on all real servers that get the same, such as "release 0123456789abcdef": when it fails
+ * on one, those that wait with the same words are left as they are.
+ */
+export function renderRealServerTurn(config: ClusterConfig, realServerName: string, what: string): string {
+  const { name, address } = byName(config.realServers, realServerName);
+  return [
+    `exec ${paths.turn} real-server ${name}`,
+    `--address ${address}`,
+    `--directors ${directorTargets(config)}`,
+    `--what ${quoted(what)}`,
+    `--port ${config.port}`,
+    `--drain-limit ${config.service.drainLimit}`,
+  ].join(" ");
+}
+
+/**
+ * The command that stands around a change of a director: one at a time, the standby first, and real servers that leave the
+ * pool with the change drained.
+ */
+export function renderDirectorTurn(config: ClusterConfig, directorName: string, what: string): string {
+  const { name, address } = byName(config.directors, directorName);
+  return [
+    `exec ${paths.turn} director ${name}`,
+    `--address ${address}`,
+    `--directors ${directorTargets(config)}`,
+    `--what ${quoted(what)}`,
+    `--vip ${config.vip}`,
+    `--port ${config.port}`,
+    `--pool ${config.realServers.map(({ address }) => address).join(",")}`,
+    `--drain-limit ${config.service.drainLimit}`,
+  ].join(" ");
+}
+
+/** A text as one word of a shell command. */
+function quoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
