@@ -1,11 +1,18 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
-import { renderExports, renderNfsServerConfig, renderOutputsMount } from "../render/share";
+import {
+  renderExports,
+  renderNfsServerConfig,
+  renderOutputsKeeper,
+  renderOutputsMount,
+} from "../render/share";
+import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
+import { hostFile } from "./remote/hostFiles";
 import { applier, type LayerContent, layer } from "./remote/layer";
-import { rootFile } from "./remote/manifest";
+import { rootFile, rootProgram } from "./remote/manifest";
 
 export interface OutputsShareArgs {
   readonly config: ClusterConfig;
@@ -35,9 +42,8 @@ export class OutputsShare extends pulumi.ComponentResource {
         }),
       );
     }
-    const content = mountContent(config);
     const mounts = args.realServers.map(({ machine, configured }) => {
-      const mount = layer(`${name}-${machine.name}`, machine, "outputs", content, {
+      const mount = layer(`${name}-${machine.name}`, machine, "outputs", mountContent(config, machine.name), {
         ...parent,
         dependsOn: [configured, ...server],
       });
@@ -68,16 +74,26 @@ function exportContent(config: ClusterConfig): LayerContent {
   };
 }
 
-function mountContent(config: ClusterConfig): LayerContent {
+function mountContent(config: ClusterConfig, machineName: string): LayerContent {
   return {
     directories: { [paths.service]: { mode: "0755", owner: "root:root" } },
     files: {
       [paths.outputsMount]: rootFile(renderOutputsMount(config), {
         notify: ["restart:root-CosyVoice-outputs.mount"],
       }),
+      [paths.keepMounted]: rootProgram(hostFile("keep-mounted"), {
+        notify: ["restart:cosyvoice-outputs.service"],
+      }),
+      [paths.outputsKeeper]: rootFile(renderOutputsKeeper(), {
+        notify: ["restart:cosyvoice-outputs.service"],
+      }),
     },
-    // Its unit retries for ever, so the check below decides how long a deployment waits for the storage.
-    units: { "root-CosyVoice-outputs.mount": { enabled: true, started: true, within: 0 } },
+    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, "the share's settings") },
+    // The keeper tries for ever, so the check below decides how long a deployment waits for the storage.
+    units: {
+      "root-CosyVoice-outputs.mount": { enabled: true, started: true, within: 0 },
+      "cosyvoice-outputs.service": { enabled: true, started: true },
+    },
     checks: [{ name: "the share is mounted", run: `mountpoint -q ${paths.outputs}`, within: 45 }],
     // systemd makes the mount point and leaves it behind.
     onRemove: [`rmdir --ignore-fail-on-non-empty ${paths.outputs} || true`],

@@ -3,6 +3,7 @@ import type { ClusterConfig } from "../config/schema";
 import { kernelModules } from "../render/modules";
 import { paths } from "../render/paths";
 import { realServerSysctls } from "../render/sysctls";
+import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
 import type { Machine } from "./platform/machine";
 import { hostFile } from "./remote/hostFiles";
@@ -32,7 +33,7 @@ export class RealServer extends pulumi.ComponentResource {
       `${name}-real-server`,
       args.machine,
       "real-server",
-      realServerContent(args.config),
+      realServerContent(args.config, args.machine.name),
       {
         parent: this,
         dependsOn: [programs],
@@ -44,7 +45,7 @@ export class RealServer extends pulumi.ComponentResource {
   }
 }
 
-function realServerContent(config: ClusterConfig): LayerContent {
+function realServerContent(config: ClusterConfig, machineName: string): LayerContent {
   const packages = [
     "curl",
     "nfs-common",
@@ -73,6 +74,7 @@ function realServerContent(config: ClusterConfig): LayerContent {
         notify: ["restart:cosyvoice-vip.service"],
       }),
     },
+    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, "the VIP's settings") },
     units: { "cosyvoice-vip.service": { enabled: true, started: true } },
   };
 }

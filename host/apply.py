@@ -1481,7 +1481,7 @@ class Apply(Layer):
                 if not state["job"] and state["state"] in ("failed", "inactive"):
                     reason = "it is {} ({})".format(state["state"], state["result"])
                 elif state["restarts"] >= first[unit]["restarts"] + 3:
-                    reason = "it keeps failing ({}) and being restarted".format(state["result"])
+                    reason = "it keeps failing and being restarted"
                 elif time.monotonic() - began > waiting[unit]:
                     reason = "not active after {:g} s ({})".format(waiting[unit], state["state"])
                 if reason:
@@ -1732,13 +1732,13 @@ class Around:
         line, _, self.text = self.text.partition(b"\n")
         line = line.decode("utf-8", "replace")
         word, _, rest = line.partition(" ")
-        if word not in ("go", "no"):
-            self.said.append(line)
         if word == "say" and not self.quiet:
             try:
                 print(rest, flush=True)
             except OSError:
                 pass
+        elif word not in ("go", "no"):
+            self.said.append(line)
         return word, rest
 
     def kill(self):

@@ -3,13 +3,15 @@
 
     health-poller /etc/cosyvoice-lvs/health.json
 
-The configuration: {"interval": s, "timeout": s, "failures": n, "trackDirectory": path,
+The configuration: {"interval": s, "timeout": s, "failures": n, "silence": s, "trackDirectory": path,
                     "weights": null or {"base": n, "rampUp": s},
                     "servers": [{"name", "address", "port", "path", "weight"}]}
 
     answer to GET path           NAME      NAME.down  for keepalived (FILE_CHECK)
     200                          0         0          serves with its weight in keepalived's configuration
     503                          -1000000  0          drain: weight 0, whatever it was; what runs finishes
+    a connection, and no answer, -1000000  0          drain, for `silence` seconds: it may only be slow
+    `failures` times in a row
     anything else, or nothing,   -1000000  1          dead: out of the pool; back with the first 200 or 503
     `failures` times in a row
 
@@ -67,7 +69,7 @@ def read_config(path):
     try:
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
-        numbers = {key: float(config[key]) for key in ("interval", "timeout", "failures")}
+        numbers = {key: float(config[key]) for key in ("interval", "timeout", "failures", "silence")}
         servers = {}
         for server in config["servers"]:
             name = server["name"]
@@ -115,6 +117,7 @@ class Server:
         self.name, self.directory = name, directory
         self.load, self.down = self.read(name), self.read(name + ".down")
         self.failures = 0
+        self.silent_since = None
         self.started = 0  # polls so far
         self.counted = 0  # the newest poll whose result was counted: a late one says nothing new
         self.answered = False
@@ -171,10 +174,11 @@ class Server:
         self.told = now
         return weight - full
 
-    def result(self, poll, status, problem, failures, weights=None, queue=0):
+    def result(self, poll, status, problem, numbers, weights=None, queue=0, silent=False):
         """Takes the result of a poll: an HTTP status, or None and what went wrong.
 
-        weights: None, or the server's full weight and the seconds of its ramp; queue: what it said of it.
+        silent: it took the connection and did not answer; weights: None, or the server's full weight and the
+        seconds of its ramp; queue: what it said of it.
         """
         if poll < self.counted:
             return
@@ -183,16 +187,20 @@ class Server:
         if status == 200 and os.path.exists(os.path.join(self.directory, self.name + ".drain")):
             status = 503
         if status in (200, 503):
-            self.failures = 0
+            self.failures, self.silent_since = 0, None
             load = DRAIN if status == 503 else self.lightened(*weights, queue) if weights else 0
             self.write(load=load, down=0)
             why = f"answered {status}"
         else:
             self.failures += 1
             why = f"answered {status}" if status else problem
-            if self.failures >= failures:
+            now = time.monotonic()
+            if silent and self.silent_since is None:
+                self.silent_since = now
+            if self.failures >= numbers["failures"]:
                 why += f", {self.failures} in a row"
-                self.write(load=DRAIN, down=1)
+                slow = silent and now - self.silent_since < numbers["silence"]
+                self.write(load=DRAIN, down=self.down if slow else 1)
         self.answered = True
         if self.state != before:
             say(f"{self.name}: {before} -> {self.state} ({why})")
@@ -316,7 +324,8 @@ class Poller:
         if not poll.over and b"\n" in poll.text:  # only its headers have no end
             self.end(poll, *poll.answer())
         elif not poll.over:
-            self.end(poll, None, "no answer within {:g} s".format(self.numbers["timeout"]))
+            what = "no connection" if poll.request else "no answer"
+            self.end(poll, None, "{} within {:g} s".format(what, self.numbers["timeout"]), not poll.request)
 
     def go_on(self, number, events):
         poll = self.polls[number]
@@ -330,18 +339,16 @@ class Poller:
         elif asking:
             self.epoll.modify(poll.socket, select.EPOLLIN)
 
-    def end(self, poll, status, problem):
+    def end(self, poll, status, problem, silent=False):
         poll.over = True
         self.polls.pop(poll.socket.fileno(), None)
         poll.socket.close()  # which takes it out of the epoll set as well
         server = poll.server
         if self.servers.get(server.name) is not server:
             return
-        if self.weights is None:
-            server.result(poll.number, status, problem, self.numbers["failures"])
-        else:
-            weights = self.weights[0][server.name], self.weights[1]
-            server.result(poll.number, status, problem, self.numbers["failures"], weights, poll.queue)
+        weights = self.weights and (self.weights[0][server.name], self.weights[1])
+        queue = poll.queue if weights else 0
+        server.result(poll.number, status, problem, self.numbers, weights, queue, silent)
 
     def first_round(self):
         """Tells systemd that keepalived may start, once there is a word about every server."""

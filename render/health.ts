@@ -10,6 +10,12 @@ import { byName, renderSections } from "./text";
 export const AGENT_WEIGHT_BASE = 100;
 
 /**
+ * Seconds for which a real server that takes connections and does not answer is drained before it counts as dead: one that
+ * is only slow finishes what it has.
+ */
+const SILENCE = 10;
+
+/**
  * What the poller of a director asks, and where it writes the answers.
  *
  * @throws Error when the cluster has no director of that name, or checks its real servers in another way.
@@ -25,6 +31,7 @@ export function renderHealthConfig(config: ClusterConfig, directorName: string):
     interval,
     timeout,
     failures,
+    silence: SILENCE,
     trackDirectory: paths.trackDirectory,
     weights: agentWeights ? { base: AGENT_WEIGHT_BASE, rampUp } : null,
     servers: config.realServers.map(({ name, address, weight }) => ({

@@ -33,6 +33,8 @@ export const paths = {
   serviceState: "/var/lib/cosyvoice",
   serviceUnit: "/etc/systemd/system/cosyvoice.service",
   outputsMount: "/etc/systemd/system/root-CosyVoice-outputs.mount",
+  outputsKeeper: "/etc/systemd/system/cosyvoice-outputs.service",
+  keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",
   exports: "/etc/exports.d/cosyvoice-lvs.exports",
   nfsServerConfig: "/etc/nfs.conf.d/cosyvoice-lvs.conf",
 } as const;

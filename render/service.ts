@@ -59,10 +59,9 @@ export function renderServiceUnit(config: ClusterConfig): string {
       "Unit",
       [
         "Description=CosyVoice speech service",
-        `After=network.target ${posix.basename(paths.vipUnit)}`,
-        // Neither Requires nor After: without the share the service starts and says so in its answers, a node at a time would
-        // otherwise be taken out by a fault that all share. Upholds tries again when a mount has failed for good.
-        `Upholds=${posix.basename(paths.outputsMount)}`,
+        // After the share, so that what is being spoken when the machine goes down can still be kept. But not Requires: without
+        // the share the service starts and says so in its answers; a fault that all nodes share must take none of them out.
+        `After=network.target ${posix.basename(paths.vipUnit)} ${posix.basename(paths.outputsMount)}`,
         "StartLimitIntervalSec=0",
       ],
     ],

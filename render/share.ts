@@ -1,10 +1,17 @@
+import { posix } from "node:path";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "./paths";
 import { never, renderSections } from "./text";
 
+/** Seconds that one attempt to mount the share may take. */
+const MOUNT_LIMIT = 20;
+
+/** Seconds between two looks whether it is mounted. */
+const MOUNT_PAUSE = 5;
+
 /**
- * The mount unit of the share on a real server. It is tried for ever and nothing waits for it: neither the boot nor the
- * service, which says in its answers that the share is away.
+ * The mount unit of the share on a real server. One attempt is short, for the service waits for it when it starts: without the
+ * share it starts as well, and says in its answers that the share is away. {@link renderOutputsKeeper} tries again.
  */
 export function renderOutputsMount(config: ClusterConfig): string {
   const { storage } = config;
@@ -13,10 +20,9 @@ export function renderOutputsMount(config: ClusterConfig): string {
     "_netdev",
     // Not ordered before remote-fs.target, for which logins wait.
     "nofail",
-    // mount.nfs in the foreground gives up after two minutes unless told otherwise (in minutes: a week). systemd makes the
-    // same of `bg` in fstab.
     "fg",
-    "retry=10000",
+    // Minutes; by itself mount.nfs would go on for two.
+    "retry=0",
   ];
   return renderSections([
     [
@@ -25,6 +31,7 @@ export function renderOutputsMount(config: ClusterConfig): string {
         "Description=Shared outputs of the speech service",
         "Wants=network-online.target",
         "After=network-online.target",
+        "StartLimitIntervalSec=0",
       ],
     ],
     [
@@ -36,10 +43,36 @@ export function renderOutputsMount(config: ClusterConfig): string {
         `Options=${options.join(",")}`,
         // Nobody writes below the mount point while nothing is mounted there.
         "DirectoryMode=0555",
-        "TimeoutSec=infinity",
+        // The kernel has no such hurry with a server that swallows packets.
+        `TimeoutSec=${MOUNT_LIMIT}`,
         // Taking the unit down must work while the storage does not answer.
         "LazyUnmount=yes",
         "ForceUnmount=yes",
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}
+
+/** The unit that mounts the share whenever it is not mounted. */
+export function renderOutputsKeeper(): string {
+  const mount = posix.basename(paths.outputsMount);
+  return renderSections([
+    [
+      "Unit",
+      [
+        "Description=Keeps the shared outputs mounted",
+        // And is stopped before it: or it would mount what is being taken away.
+        `After=${mount}`,
+        "StartLimitIntervalSec=0",
+      ],
+    ],
+    [
+      "Service",
+      [
+        `ExecStart=${paths.keepMounted} ${paths.outputs} ${mount} ${MOUNT_PAUSE}`,
+        "Restart=always",
+        "RestartSec=1",
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

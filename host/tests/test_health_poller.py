@@ -15,7 +15,7 @@ import pytest
 
 POLLER = pathlib.Path(__file__).resolve().parent.parent / "health-poller.py"
 DRAIN = "-1000000"
-NUMBERS = {"interval": 1, "timeout": 1, "failures": 1, "trackDirectory": "/x"}
+NUMBERS = {"interval": 1, "timeout": 1, "failures": 1, "silence": 1, "trackDirectory": "/x"}
 
 
 class Server:
@@ -69,7 +69,7 @@ class Poller:
             }
             for n, s in servers.items()
         ]
-        numbers = {"interval": 0.1, "timeout": 0.2, "failures": 2, **more}
+        numbers = {"interval": 0.1, "timeout": 0.2, "failures": 2, "silence": 1.5, **more}
         self.config.write_text(json.dumps({**numbers, "trackDirectory": str(self.track), "servers": entries}))
 
     def start(self):
@@ -152,7 +152,8 @@ def test_serve_drain_dead_and_back(poller):
         "a: drain -> dead",
         "a: dead -> drain",
         "a: drain -> serve",
-        "a: serve -> dead",
+        "a: serve -> drain",
+        "a: drain -> dead",
         "a: dead -> serve",
         "a: serve -> dead",
         "a: dead -> serve",
@@ -172,6 +173,28 @@ def test_one_failure_is_not_death(poller):
         a.answer = 200
         time.sleep(0.25)
     assert "serve -> dead" not in poller.said()
+
+
+def test_a_slow_server_is_drained_and_only_a_silent_one_is_dead(poller):
+    a = Server()
+    poller.configure({"a": a}, silence=1.5)
+    poller.start()
+    poller.wait(a="0/0")
+    a.answer = "silent"
+    poller.wait(a=f"{DRAIN}/0")
+    time.sleep(0.5)
+    a.answer = 200  # it was only slow: what it had open is still open
+    poller.wait(a="0/0")
+    a.answer = "silent"
+    poller.wait(a=f"{DRAIN}/0")
+    drained = time.monotonic()
+    poller.wait(a=f"{DRAIN}/1")
+    assert 0.8 < time.monotonic() - drained < 2.5
+    a.answer = 200
+    poller.wait(a="0/0")
+    a.stop()  # a refused connection is no slowness
+    poller.wait(a=f"{DRAIN}/1")
+    assert "a: serve -> dead (Connection refused" in poller.said()
 
 
 def test_polls_keep_their_pace_while_nobody_answers(poller):

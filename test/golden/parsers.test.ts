@@ -123,6 +123,7 @@ describe("systemd", () => {
     paths.turns,
     paths.vrrpGuard,
     paths.vipOnLo,
+    paths.keepMounted,
     join(paths.service, "run.sh"),
   ];
 
@@ -173,7 +174,7 @@ describe("systemd", () => {
   it("would have something to say about a mistake", () => {
     place("default");
     const unit = readFileSync(join(folder, "cosyvoice.service"), "utf8");
-    for (const wrong of [unit.replace("Upholds=", "Uphold="), unit.replace("Type=notify", "Type=notified")]) {
+    for (const wrong of [unit.replace("After=", "Afters="), unit.replace("Type=notify", "Type=notified")]) {
       writeFileSync(join(folder, "cosyvoice.service"), wrong);
       assert.notEqual(verify("cosyvoice.service"), "");
     }
@@ -341,6 +342,7 @@ describe("Python", () => {
       interval: 0.5,
       timeout: 0.8,
       failures: 2,
+      silence: 10,
       trackDirectory: "/run/cosyvoice-lvs/track",
       weights: null,
       servers: ["rs-1", "rs-2", "rs-3"].map((name, index) => ({
