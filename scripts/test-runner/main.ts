@@ -2,29 +2,18 @@ import { execa } from "execa";
 import { repository } from "../lib/paths";
 import { type Counts, count } from "./count";
 import { ensurePackages } from "./packages";
-import { type Step, steps } from "./steps";
+import { chooseSteps, type Step } from "./steps";
 
 interface Outcome extends Counts {
   readonly step: Step;
   readonly seconds: number;
 }
 
-const selections: Record<string, (step: Step) => boolean> = {
-  all: () => true,
-  unit: (step) => !step.lab,
-  lab: (step) => step.lab === true,
-};
-
-const [what = "all", ...rest] = process.argv.slice(2);
-const selected = selections[what];
-if (!selected || rest.length > 0) {
-  console.error(
-    `scripts/test: "${process.argv.slice(2).join(" ")}" is not one of: ${Object.keys(selections).join(", ")}.`,
-  );
+const chosen = chooseSteps(process.argv.slice(2));
+if (typeof chosen === "string") {
+  console.error(`scripts/test: ${chosen}`);
   process.exit(2);
 }
-
-const chosen = steps.filter(selected);
 await ensurePackages([...new Set(chosen.flatMap(({ packages }) => packages ?? []))]);
 const outcomes: Outcome[] = [];
 for (const step of chosen) outcomes.push(await run(step));
@@ -47,6 +36,7 @@ async function run(step: Step): Promise<Outcome> {
   const result = await execa(program, args, {
     cwd: repository,
     reject: false,
+    env: step.environment ?? {},
     stdin: "ignore",
     all: true,
     stdout: ["pipe", "inherit"],

@@ -1,3 +1,5 @@
+import { stateDir } from "../lib/paths";
+
 /** One part of the test run: a program, and how to read from its output how many tests it ran. */
 export interface Step {
   readonly name: string;
@@ -8,6 +10,8 @@ export interface Step {
   readonly packages?: readonly string[];
   /** The lab's end-to-end tests are left out of `scripts/test unit`. */
   readonly lab?: boolean;
+  /** What it gets in its environment, besides this process's. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** From what fails fastest to what proves most. */
@@ -47,3 +51,51 @@ export const steps: readonly Step[] = [
     lab: true,
   },
 ];
+
+const selections: Record<string, (step: Step) => boolean> = {
+  all: () => true,
+  unit: (step) => !step.lab,
+  lab: (step) => step.lab === true,
+};
+
+/**
+ * The steps that the arguments of `scripts/test` ask for, or what is wrong with them.
+ *
+ * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour.
+ */
+export function chooseSteps(args: readonly string[]): readonly Step[] | string {
+  const [what = "all", ...rest] = args;
+  if (what === "faults") return faultSteps(rest);
+  const selected = selections[what];
+  if (selected === undefined || rest.length > 0)
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, faults [NAME...] [--state existing].`;
+  return steps.filter(selected);
+}
+
+function faultSteps(args: readonly string[]): readonly Step[] | string {
+  const names: string[] = [];
+  let existing = false;
+  for (let i = 0; i < args.length; i += 1) {
+    const arg = args[i] as string;
+    if (arg === "--state" && args[i + 1] === "existing") {
+      existing = true;
+      i += 1;
+    } else if (arg.startsWith("-")) {
+      return `"${arg}" is not known to faults: give names of faults, and --state existing for the lab that runs.`;
+    } else names.push(arg);
+  }
+  return [
+    {
+      name: "faults",
+      command: ["npx", "mocha", "--config", "test/faults/.mocharc.json"],
+      counts: "mocha",
+      packages: ["curl"],
+      lab: true,
+      environment: {
+        COSYVOICE_LVS_FAULTS: names.join(",") || "all",
+        COSYVOICE_LVS_FAULTS_RECORD: "1",
+        ...(existing ? { COSYVOICE_LVS_STATE: stateDir() } : {}),
+      },
+    },
+  ];
+}

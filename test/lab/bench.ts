@@ -46,6 +46,11 @@ export async function inside(machine: string, command: string): Promise<string> 
   }
 }
 
+/** Runs a shell command in the virtual machine around the machines. @throws when it fails. */
+export async function aroundMachines(command: string): Promise<string> {
+  return lab.ssh.inVm("bash", "-c", command);
+}
+
 /** The directors that have the VIP on their network interface. */
 export async function holders(): Promise<string[]> {
   const found: string[] = [];
@@ -103,7 +108,7 @@ export async function untilWell(seconds: number): Promise<void> {
 /**
  * Sets values of the lab's stack for a while, as `pulumi config set --path` would; then the file is what it was.
  *
- * @param settings by path below the project's namespace, such as `vrrp.advertInterval`.
+ * @param settings by path below the project's namespace, such as `vrrp.advertInterval`; undefined takes a key out.
  */
 export async function withSettings(
   settings: Record<string, unknown>,
@@ -114,10 +119,13 @@ export async function withSettings(
   const document = parseDocument(before);
   for (const [path, value] of Object.entries(settings)) {
     const [key, ...rest] = path.split(".");
-    document.setIn(
-      ["config", `cosyvoice-lvs:${key}`, ...rest.map((part) => (/^\d+$/.test(part) ? Number(part) : part))],
-      value,
-    );
+    const keys = [
+      "config",
+      `cosyvoice-lvs:${key}`,
+      ...rest.map((part) => (/^\d+$/.test(part) ? Number(part) : part)),
+    ];
+    if (value === undefined) document.deleteIn(keys);
+    else document.setIn(keys, value);
   }
   await writeFile(configFile, document.toString());
   try {

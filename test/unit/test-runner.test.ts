@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type Counts, count } from "../../scripts/test-runner/count";
+import { chooseSteps, steps } from "../../scripts/test-runner/steps";
 
 describe("scripts/test counts", () => {
   const cases: [string, "one" | "mocha" | "pytest", string, number, Counts][] = [
@@ -14,4 +15,37 @@ describe("scripts/test counts", () => {
   for (const [what, kind, output, exitCode, expected] of cases) {
     it(what, () => assert.deepEqual(count(kind, output, exitCode), expected));
   }
+});
+
+describe("scripts/test runs", () => {
+  const names = (...args: string[]) => {
+    const chosen = chooseSteps(args);
+    return typeof chosen === "string" ? chosen : chosen.map(({ name }) => name);
+  };
+  const environment = (...args: string[]) => {
+    const chosen = chooseSteps(args);
+    return typeof chosen === "string" ? {} : (chosen[0]?.environment ?? {});
+  };
+
+  it("everything but the whole matrix of faults, when nothing is named", () => {
+    assert.deepEqual(names(), names("all"));
+    assert.equal(names("all").length, steps.length);
+    assert.ok(!names("all").includes("faults"));
+    assert.deepEqual([...names("unit"), ...names("lab")], names("all"));
+  });
+
+  it("faults by name, in a lab of its own or in the one that runs", () => {
+    assert.deepEqual(names("faults"), ["faults"]);
+    assert.equal(environment("faults").COSYVOICE_LVS_FAULTS, "all");
+    assert.equal(environment("faults", "drain", "release").COSYVOICE_LVS_FAULTS, "drain,release");
+    assert.equal(environment("faults").COSYVOICE_LVS_STATE, undefined);
+    assert.ok(environment("faults", "--state", "existing", "drain").COSYVOICE_LVS_STATE);
+  });
+
+  it("nothing when it is told what it does not know", () => {
+    assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, faults/);
+    assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
+    assert.match(String(names("faults", "--fast")), /"--fast" is not known/);
+    assert.match(String(names("faults", "--state", "other")), /"--state" is not known/);
+  });
 });
