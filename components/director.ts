@@ -9,9 +9,8 @@ import { renderSnatRules, renderSnatUnit } from "../render/snat";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import type { Machine } from "./platform/machine";
-import { hostFile } from "./remote/hostFiles";
-import { applier, type LayerContent, layer } from "./remote/layer";
-import { rootFile, rootProgram } from "./remote/manifest";
+import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { rootFile } from "./remote/manifest";
 
 export interface DirectorArgs {
   readonly machine: Machine;
@@ -43,7 +42,7 @@ export class Director extends pulumi.ComponentResource {
     const parent = { parent: this };
     this.machine = machine;
 
-    const programs = applier(`${name}-applier`, machine, parent);
+    const programs = applier(`${name}-applier`, machine, ["health-poller", "vrrp-guard", "turns"], parent);
     const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
       if (args.vrrpPassword === undefined) {
@@ -104,9 +103,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
   const health: Pick<LayerContent, "files" | "units"> = polled
     ? {
         files: {
-          [paths.healthPoller]: rootProgram(hostFile("health-poller.py"), {
-            notify: ["restart:cosyvoice-health.service"],
-          }),
+          ...stamp("health-poller", "cosyvoice-health.service"),
           [paths.healthConfig]: rootFile(renderHealthConfig(config, machineName), {
             notify: ["reload:cosyvoice-health.service"],
           }),
@@ -132,16 +129,14 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
       : {};
   const guardAndTurns: Pick<LayerContent, "files" | "units"> = {
     files: {
-      [paths.vrrpGuard]: rootProgram(hostFile("vrrp-guard.py"), {
-        notify: ["restart:cosyvoice-vrrp-guard.service"],
-      }),
+      ...stamp("vrrp-guard", "cosyvoice-vrrp-guard.service"),
       [paths.vrrpGuardConfig]: rootFile(renderGuardConfig(config, machineName), {
         notify: ["restart:cosyvoice-vrrp-guard.service"],
       }),
       [paths.vrrpGuardUnit]: rootFile(renderGuardUnit(), {
         notify: ["restart:cosyvoice-vrrp-guard.service"],
       }),
-      [paths.turns]: rootProgram(hostFile("turns.py"), { notify: ["restart:cosyvoice-turns.service"] }),
+      ...stamp("turns", "cosyvoice-turns.service"),
       [paths.turnsConfig]: rootFile(renderTurnsConfig(config, machineName), {
         notify: ["reload:cosyvoice-turns.service"],
       }),

@@ -10,9 +10,8 @@ import {
 import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
-import { hostFile } from "./remote/hostFiles";
-import { applier, type LayerContent, layer } from "./remote/layer";
-import { rootFile, rootProgram } from "./remote/manifest";
+import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { rootFile } from "./remote/manifest";
 
 export interface OutputsShareArgs {
   readonly config: ClusterConfig;
@@ -34,7 +33,7 @@ export class OutputsShare extends pulumi.ComponentResource {
 
     const server: pulumi.Resource[] = [];
     if (storage) {
-      const programs = applier(`${name}-applier`, storage, parent);
+      const programs = applier(`${name}-applier`, storage, [], parent);
       server.push(
         layer(`${name}-export`, storage, "outputs-export", exportContent(config), {
           ...parent,
@@ -81,9 +80,7 @@ function mountContent(config: ClusterConfig, machineName: string): LayerContent 
       [paths.outputsMount]: rootFile(renderOutputsMount(config), {
         notify: ["restart:root-CosyVoice-outputs.mount"],
       }),
-      [paths.keepMounted]: rootProgram(hostFile("keep-mounted"), {
-        notify: ["restart:cosyvoice-outputs.service"],
-      }),
+      ...stamp("keep-mounted", "cosyvoice-outputs.service"),
       [paths.outputsKeeper]: rootFile(renderOutputsKeeper(), {
         notify: ["restart:cosyvoice-outputs.service"],
       }),

@@ -6,9 +6,8 @@ import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
 import type { Machine } from "./platform/machine";
-import { hostFile } from "./remote/hostFiles";
-import { applier, type LayerContent, layer } from "./remote/layer";
-import { rootFile, rootProgram } from "./remote/manifest";
+import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { rootFile } from "./remote/manifest";
 
 export interface RealServerArgs {
   readonly machine: Machine;
@@ -28,7 +27,8 @@ export class RealServer extends pulumi.ComponentResource {
   constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:RealServer", name, {}, opts);
     this.machine = args.machine;
-    const programs = applier(`${name}-applier`, args.machine, { parent: this });
+    const needed = ["vip-on-lo", "keep-mounted", "build-env", "release"] as const;
+    const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });
     const realServer = layer(
       `${name}-real-server`,
       args.machine,
@@ -69,7 +69,7 @@ function realServerContent(config: ClusterConfig, machineName: string): LayerCon
   return {
     ...common,
     files: {
-      [paths.vipOnLo]: rootProgram(hostFile("vip-on-lo")),
+      ...stamp("vip-on-lo", "cosyvoice-vip.service"),
       [paths.vipUnit]: rootFile(renderVipUnit(config), {
         notify: ["restart:cosyvoice-vip.service"],
       }),

@@ -7,7 +7,6 @@ import type { Director } from "./director";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
 import type { Release } from "./release";
-import { hostFile } from "./remote/hostFiles";
 import { copy, type LayerContent, layer, PROGRAMS } from "./remote/layer";
 import { rootFile, rootProgram } from "./remote/manifest";
 
@@ -88,10 +87,6 @@ function stageContent({ service }: ClusterConfig, release: Release, machine: Mac
   return {
     users: [{ name: service.user, uid: service.uid, home: "/var/lib/cosyvoice" }],
     directories: { [HOME]: { mode: "0755", owner: "root:root", purge: true } },
-    files: {
-      [`${PROGRAMS}/build-env`]: rootProgram(hostFile("build-env")),
-      [`${PROGRAMS}/release`]: rootProgram(hostFile("release.py")),
-    },
     steps: [
       {
         name: `stage release ${release.digest}`,

@@ -4,9 +4,7 @@ import type { ClusterConfig } from "../config/schema";
 import { digest } from "./digest";
 import type { Machine } from "./platform/machine";
 import { asRoot, connectionTo } from "./remote/connection";
-import { hostFile } from "./remote/hostFiles";
-import { applier, type LayerContent, layer, PROGRAMS } from "./remote/layer";
-import { rootProgram } from "./remote/manifest";
+import { applier, PROGRAMS } from "./remote/layer";
 
 export interface VerificationArgs {
   readonly config: ClusterConfig;
@@ -33,15 +31,11 @@ export class Verification extends pulumi.ComponentResource {
     const common = { stdin, addPreviousOutputInEnv: false };
 
     if (client) {
-      const programs = applier(`${name}-applier`, client, { parent: this });
-      const installed = layer(`${name}-program`, client, "verification", programContent(), {
-        parent: this,
-        dependsOn: [programs],
-      });
+      const programs = applier(`${name}-applier`, client, ["verify"], { parent: this });
       new remote.Command(
         `${name}-${client.name}`,
         { ...common, connection: connectionTo(client), create: asRoot(client, VERIFY) },
-        { parent: this, dependsOn: [installed, ...args.dependsOn] },
+        { parent: this, dependsOn: [programs, ...args.dependsOn] },
       );
     } else {
       pulumi.log.warn(
@@ -59,10 +53,6 @@ export class Verification extends pulumi.ComponentResource {
 }
 
 const VERIFY = `${PROGRAMS}/verify`;
-
-function programContent(): LayerContent {
-  return { files: { [VERIFY]: rootProgram(hostFile("verify.py")) } };
-}
 
 /** What `host/verify.py` is told to find. */
 function expectations(config: ClusterConfig, deployment: string) {

@@ -1,11 +1,10 @@
 #!/bin/sh
 # Puts the programs that layers are applied with on a machine, or takes this project's folders away again.
 #
-#   sh -s install < this text, with the programs in the places of the markers below
+#   sh -s install < this text, with the programs in the place of the marker below
 #   sh -s remove  < the same
 #
-# install: sees that python3 is there and writes apply and turn (each a module behind a launcher) below
-#          /usr/local/lib/cosyvoice-lvs, each whole or not at all.
+# install: sees that python3 is there and writes the programs below /usr/local/lib/cosyvoice-lvs, each whole or not at all.
 # remove:  deletes that and what the applier kept, unless a layer is still on the machine.
 set -eu
 
@@ -30,8 +29,8 @@ to do: see that this machine reaches its package mirror (apt-get update)"
     fi
 }
 
-# A program is a module behind a launcher of a few lines: Python keeps the compiled form of a module, and compiling
-# would be most of a small layer's time on a slow machine.
+# apply and turn, which run often, are modules behind launchers of a few lines: Python keeps the compiled form of a module,
+# and compiling would be most of a small layer's time on a slow machine.
 launcher() { # MODULE
     cat <<END_OF_THE_LAUNCHER
 #!/usr/bin/python3 -IS
@@ -56,10 +55,13 @@ put() {
         return
     fi
     chmod "$mode" "$new"
-    # What was cut off on its way would not get as far as to tell its version.
-    output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "${file##*/} does not run here:
+    case $file in
+    *.py)
+        output=$(/usr/bin/python3 -IS "$new" version 2>&1 </dev/null) || fail "${file##*/} does not run here:
 $output
 to do: Python 3.9 or newer must be /usr/bin/python3 (3.11 on real servers)"
+        ;;
+    esac
     sync "$new"
     mv -f "$new" "$file"
 }
@@ -68,10 +70,16 @@ install_programs() {
     umask 022
     install_python
     mkdir -p "$LIBRARY/python"
-    put "$LIBRARY/python/applier.py" 0644 applier
-    put "$LIBRARY/python/turn.py" 0644 turn
-    put "$LIBRARY/apply" 0755 launcher applier
-    put "$LIBRARY/turn" 0755 launcher turn
+    for name in $PROGRAMS; do
+        print=print_$(echo "$name" | tr - _)
+        case $name in
+        apply | turn)
+            put "$LIBRARY/python/cosyvoice_$name.py" 0644 "$print"
+            put "$LIBRARY/$name" 0755 launcher "cosyvoice_$name"
+            ;;
+        *) put "$LIBRARY/$name" 0755 "$print" ;;
+        esac
+    done
 }
 
 remove_all() {
@@ -84,17 +92,9 @@ remove_all() {
     rm -rf "$LIBRARY" "$STATE" /etc/cosyvoice-lvs /run/cosyvoice-lvs /run/cosyvoice-lvs.lock
 }
 
-applier() {
-    cat <<'END_OF_THE_APPLIER'
-@APPLIER@
-END_OF_THE_APPLIER
-}
-
-turn() {
-    cat <<'END_OF_THE_TURN'
-@TURN@
-END_OF_THE_TURN
-}
+# PROGRAMS, the names of all, and print_NAME for each, which prints it. What is cut off on its way has no end below, and
+# nothing is run.
+@PROGRAMS@
 
 [ "$(id -u)" = 0 ] || fail "this must run as root, and runs as $(id -un)
 to do: set ssh.user to root, or to a user who may use sudo without a password"

@@ -451,7 +451,8 @@ class RealServer(Turn):
         granted = [link for link in self.links if link.granted]
         if not granted:
             return
-        weight = any(link.weight for link in granted)
+        # While the kind of check is being changed the two directors may differ.
+        weight = all(link.weight for link in granted)
         state = self.ask_service()[0]
         if state != "down" and not weight:
             self.begin_drain()

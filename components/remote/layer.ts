@@ -1,19 +1,53 @@
 import { remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
+import { digest } from "../digest";
 import type { Machine } from "../platform/machine";
 import { asRoot, connectionTo } from "./connection";
 import { hostFile } from "./hostFiles";
-import type { Manifest } from "./manifest";
+import { type Manifest, type ManifestFile, rootFile } from "./manifest";
 
 /** Where the programs of this project live on a machine. */
 export const PROGRAMS = "/usr/local/lib/cosyvoice-lvs";
 
 const APPLIER = `${PROGRAMS}/apply`;
 
-/** The program that puts the applier on a machine, with all that it puts there in it: one text for all machines. */
-const INSTALLER = hostFile("bootstrap.sh")
-  .replace("@APPLIER@", () => hostFile("apply.py"))
-  .replace("@TURN@", () => hostFile("turn.py"));
+/** The programs that go to machines as they are, and their files in host/. */
+const programFiles = {
+  apply: "apply.py",
+  turn: "turn.py",
+  "health-poller": "health-poller.py",
+  "vrrp-guard": "vrrp-guard.py",
+  turns: "turns.py",
+  "vip-on-lo": "vip-on-lo",
+  "keep-mounted": "keep-mounted",
+  "build-env": "build-env",
+  release: "release.py",
+  verify: "verify.py",
+} as const;
+
+/** A program that {@link applier} can put on a machine. */
+export type Program = keyof typeof programFiles;
+
+/** The text that puts programs on a machine. */
+export function installer(programs: readonly Program[]): string {
+  const names: Program[] = ["apply", "turn", ...programs];
+  const functions = names.map((name) => {
+    const end = `END_OF_${name}`;
+    const text = hostFile(programFiles[name]);
+    return `print_${name.replaceAll("-", "_")}() {\n    cat <<'${end}'\n${text}${end}\n}`;
+  });
+  const all = `PROGRAMS='${names.join(" ")}'\n\n${functions.join("\n\n")}`;
+  return hostFile("bootstrap.sh").replace("@PROGRAMS@", () => all);
+}
+
+/**
+ * A file that changes when a program does, for the layer with the unit that runs it: programs come by {@link applier}, so
+ * that the diff of a layer is not buried below their texts.
+ */
+export function stamp(program: Program, unit: string): Record<string, ManifestFile> {
+  const text = `${digest(hostFile(programFiles[program]))}\n`;
+  return { [`/etc/cosyvoice-lvs/programs/${program}`]: rootFile(text, { notify: [`restart:${unit}`] }) };
+}
 
 /**
  * What every remote command of this project shares.
@@ -27,17 +61,22 @@ function common(machine: Machine) {
 }
 
 /**
- * Installs the applier on a machine: the program that {@link layer} calls. It is its own command so that a layer's
- * error shows the step that failed rather than the text of a script.
+ * Installs the applier on a machine, the program that {@link layer} calls, and the programs of the machine's role. It is a
+ * command of its own so that a layer's error shows the step that failed rather than the text of a script.
  */
-export function applier(name: string, machine: Machine, opts: pulumi.CustomResourceOptions): remote.Command {
+export function applier(
+  name: string,
+  machine: Machine,
+  programs: readonly Program[],
+  opts: pulumi.CustomResourceOptions,
+): remote.Command {
   return new remote.Command(
     name,
     {
       ...common(machine),
       create: asRoot(machine, "sh -s install"),
       delete: asRoot(machine, "sh -s remove"),
-      stdin: INSTALLER,
+      stdin: installer(programs),
     },
     { ...opts, deleteBeforeReplace: true },
   );

@@ -32,11 +32,21 @@ def shell(program, *options, stdin=""):
 # -- bootstrap.sh
 
 
-def bootstrap(applier=None):
+def bootstrap(**texts):
+    """As components/remote/layer.ts makes it."""
+    texts = {
+        "apply": (HOST / "apply.py").read_text(),
+        "turn": (HOST / "turn.py").read_text(),
+        "vip-on-lo": (HOST / "vip-on-lo").read_text(),
+        **texts,
+    }
+    parts = [f"PROGRAMS='{' '.join(texts)}'\n"]
+    for name, text in texts.items():
+        end = f"END_OF_{name}"
+        parts.append(f"print_{name.replace('-', '_')}() {{\n    cat <<'{end}'\n{text}{end}\n}}\n")
     text = (HOST / "bootstrap.sh").read_text()
-    assert text.count("@APPLIER@") == text.count("@TURN@") == 1
-    text = text.replace("@TURN@", (HOST / "turn.py").read_text())
-    return text.replace("@APPLIER@", (HOST / "apply.py").read_text() if applier is None else applier)
+    assert text.count("@PROGRAMS@") == 1
+    return text.replace("@PROGRAMS@", "\n".join(parts))
 
 
 @needs_mounts
@@ -46,6 +56,7 @@ def test_the_applier_is_installed_and_taken_away(tmp_path):
         for place in /usr/local/lib /var/lib; do mount -t tmpfs place $place; done
         sh -s install <{tmp_path}/bootstrap && /usr/local/lib/cosyvoice-lvs/apply version
         /usr/local/lib/cosyvoice-lvs/turn version
+        cmp /usr/local/lib/cosyvoice-lvs/vip-on-lo {HOST}/vip-on-lo
         stat -c '%a %i' /usr/local/lib/cosyvoice-lvs/apply
         sh -s install <{tmp_path}/bootstrap
         stat -c '%a %i' /usr/local/lib/cosyvoice-lvs/apply
@@ -67,6 +78,7 @@ def test_the_applier_is_installed_and_taken_away(tmp_path):
         "apply",
         "python",
         "turn",
+        "vip-on-lo",
         "layer director is still here; left alone",
         "/usr/local/lib:",
         "",
@@ -84,13 +96,15 @@ def test_a_transfer_that_was_cut_off_installs_nothing(tmp_path):
             "-rm",
         )
         assert result.stdout == ""
-    (tmp_path / "bootstrap").write_text(bootstrap("#!/usr/bin/python3 -IS\nimport json\nprint(json.du\n"))
+    (tmp_path / "bootstrap").write_text(
+        bootstrap(apply="#!/usr/bin/python3 -IS\nimport json\nprint(json.du\n")
+    )
     result = shell(
         f"mount -t tmpfs place /usr/local/lib; sh -s install <{tmp_path}/bootstrap;"
         "ls /usr/local/lib/cosyvoice-lvs/apply",
         "-rm",
     )
-    assert "applier.py does not run here" in result.stderr
+    assert "cosyvoice_apply.py does not run here" in result.stderr
     assert result.stdout == ""
 
 

@@ -622,6 +622,18 @@ def test_the_daemon_keeps_the_forwarding_method(cluster, forwarding, flag):
     assert log == f"-e -t {VIP}:{PORT} -r {a.address}:{PORT} {flag} -w 0\n"
 
 
+def test_directors_that_differ_are_both_heard(cluster):
+    """As they do while the kind of check is being changed on one after the other."""
+    a = cluster.begin()[0]
+    two = cluster.directors[1]
+    two.configure(cluster.nodes, drain="weight")
+    two.process.send_signal(signal.SIGHUP)
+    wait(lambda: "configuration read" in two.said())
+    client = cluster.ask(a).go()
+    assert a.drain.exists(), "one of them follows /readyz"
+    client.done()
+
+
 def test_where_nobody_follows_readyz_the_daemon_sets_the_weight(cluster):
     a, b, _ = cluster.begin(directors=(1,), drain="weight")
     one = cluster.directors[0]

@@ -48,7 +48,6 @@ describe("Cluster", () => {
       `${COMMAND} c-speech-rs-2-stage`,
       `${COMMAND} c-verification-applier`,
       `${COMMAND} c-verification-client`,
-      `${COMMAND} c-verification-program`,
       `${COPY} c-speech-rs-1-release`,
       `${COPY} c-speech-rs-2-release`,
       "cosyvoice-lvs:index:Cluster c",
