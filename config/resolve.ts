@@ -77,6 +77,7 @@ export function resolveConfig(
     storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),
     loadBalancer: {
       ...loadBalancer,
+      connectionSync: loadBalancer.connectionSync ?? !hashing.has(loadBalancer.scheduler),
       sorryServer: loadBalancer.sorryServer && {
         address: loadBalancer.sorryServer.address,
         port: loadBalancer.sorryServer.port ?? port,
@@ -93,6 +94,9 @@ export function resolveConfig(
     secretsSet: { vrrpPassword: secrets.vrrpPassword, sshPrivateKey: secrets.sshPrivateKey },
   };
 }
+
+/** The schedulers with which both directors come to the same answer without telling each other anything. */
+const hashing: ReadonlySet<string> = new Set(["mh", "sh"]);
 
 function resolveStorage(
   raw: NonNullable<ParsedConfig["storage"]>,

@@ -447,6 +447,11 @@ export const loadBalancerSchema = section(
       unit: "s",
       why: "300 is a good value with rr, wrr, lc and wlc. mh and sh need none.",
     }).default(0),
+    connectionSync: flag({
+      text: "Whether the director with the VIP tells the other one its connections (IPVS's sync daemon, by multicast on `interface`).",
+      why: "rr, wrr, lc and wlc decide by what happened before, so the other director cannot work out where a connection goes; with this a failover keeps those that are open. mh and sh need none. Where multicast is filtered it does nothing.",
+      derived: "true with rr, wrr, lc and wlc",
+    }).optional(),
     agentWeights: flag({
       text: "Whether a real server's weight follows its queue: the longer the queue, the smaller its share of new connections. Only with `wlc` or `wrr` and `check.kind: poller`.",
       why: "It lets a slow node take less. With mh and sh, which the weight does not steer from moment to moment, it would move clients away from their sessions.",
@@ -750,7 +755,9 @@ export interface ClientConfig extends MachineConfig {
 export type CheckConfig = z.output<typeof checkSchema>;
 
 /** Options of IPVS. */
-export interface LoadBalancerConfig extends Omit<z.output<typeof loadBalancerSchema>, "sorryServer"> {
+export interface LoadBalancerConfig
+  extends Omit<z.output<typeof loadBalancerSchema>, "sorryServer" | "connectionSync"> {
+  readonly connectionSync: boolean;
   readonly sorryServer: { readonly address: string; readonly port: number } | undefined;
 }
 

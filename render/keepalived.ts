@@ -61,7 +61,7 @@ export function renderKeepalivedDropIn(config: ClusterConfig): string {
   ]);
 }
 
-function globalDefs({ vrrp }: ClusterConfig, director: DirectorConfig): Block {
+function globalDefs({ vrrp, loadBalancer }: ClusterConfig, director: DirectorConfig): Block {
   const { garp } = vrrp;
   return block(
     "global_defs",
@@ -81,6 +81,9 @@ function globalDefs({ vrrp }: ClusterConfig, director: DirectorConfig): Block {
     ...(garp.refresh > 0
       ? [`vrrp_garp_master_refresh ${garp.refresh}`, `vrrp_garp_master_refresh_repeat ${garp.refreshRepeat}`]
       : []),
+    loadBalancer.connectionSync
+      ? `lvs_sync_daemon ${director.interface} ${INSTANCE} id ${vrrp.virtualRouterId}`
+      : undefined,
   );
 }
 
@@ -96,6 +99,9 @@ export function configuredWeight({ loadBalancer }: ClusterConfig, server: RealSe
 export function vipLabel({ vrrp }: ClusterConfig, director: DirectorConfig): string {
   return `${director.interface}:${vrrp.label}`;
 }
+
+/** Name of the VRRP instance. */
+const INSTANCE = "cosyvoice";
 
 /** Name of the track file by which a director is told to leave the VIP to its peer. No machine's name has a capital. */
 const STAND_DOWN = "STAND-DOWN";
@@ -135,7 +141,7 @@ function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
   const { vrrp, vip, directors } = config;
   const peer = directors[0] === director ? directors[1] : directors[0];
   return block(
-    "vrrp_instance cosyvoice",
+    `vrrp_instance ${INSTANCE}`,
     // Both start as BACKUP: the one that starts later must not take the VIP from the one that serves (nopreempt asks for it).
     "state BACKUP",
     vrrp.preempt ? undefined : "nopreempt",

@@ -978,6 +978,7 @@ describe("good configurations", () => {
       forwarding: "DR",
       scheduler: "mh",
       persistence: 0,
+      connectionSync: false,
       agentWeights: false,
       rampUp: 30,
       quorum: 1,
