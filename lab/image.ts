@@ -8,8 +8,11 @@ import { hostAptSources, suite } from "./aptSources";
 import { LabError } from "./errors";
 import { systemPath } from "./hostPackages";
 
-/** The two images: the virtual machine's own disk, and the root file system that the machines in it share. */
-export type ImageKind = "machine" | "vm";
+/**
+ * The images: the lab's virtual machine's own disk, the root file system that the machines in it share, and the disk of
+ * the benchmark's virtual machine, which is built only when a benchmark runs.
+ */
+export type ImageKind = "machine" | "vm" | "bench";
 
 /** A built image, in the cache. */
 export interface Image {
@@ -18,7 +21,7 @@ export interface Image {
   readonly hash: string;
   /** ext4, without a partition table. */
   readonly disk: string;
-  /** Only the virtual machine's image has these two. */
+  /** Only a virtual machine's image has these two. */
   readonly kernel: string;
   readonly initrd: string;
 }
@@ -118,7 +121,7 @@ async function build(kind: ImageKind, directory: string, logPath: string): Promi
       `tar-in ${archive} /`,
       // From inside, for the root of a user namespace may not be able to read the user's files.
       'exec "$1/lab-build/customize" "$1"',
-      ...(kind === "vm" ? ["kernel", "initrd"] : []).map(
+      ...(kind === "machine" ? [] : ["kernel", "initrd"]).map(
         (name) => `download /lab-build/${name} ${join(directory, name)}`,
       ),
       'exec "$1/lab-build/write-ext4" "$1"',
@@ -152,8 +155,8 @@ async function build(kind: ImageKind, directory: string, logPath: string): Promi
 function imageEnvironment(kind: ImageKind): NodeJS.ProcessEnv {
   return {
     LAB_IMAGE_LABEL: `lab-${kind}`,
-    // MiB. The machines' image is only read; the virtual machine writes a little beside its data disk.
-    LAB_IMAGE_SLACK: kind === "vm" ? "300" : "0",
+    // MiB. The machines' image is only read; a virtual machine writes a little.
+    LAB_IMAGE_SLACK: kind === "machine" ? "0" : "300",
     // Debian's kernel package: no initial RAM disk, the hook makes its own.
     INITRD: "No",
   };
@@ -183,7 +186,7 @@ async function buildFiles(kind: ImageKind): Promise<[string, string][]> {
     ["customize", join(images, kind, "customize")],
     ["write-ext4", join(images, "write-ext4")],
   ];
-  if (kind === "vm") return [...hooks, ["initramfs-init", join(images, kind, "initramfs-init")]];
+  if (kind !== "machine") return [...hooks, ["initramfs-init", join(images, kind, "initramfs-init")]];
   const present = async (...candidates: (string | undefined)[]) => {
     for (const path of candidates) {
       if (path !== undefined && (await stat(path).catch(() => undefined))?.isFile()) return path;

@@ -16,13 +16,16 @@ export const vmMemory = 4096;
 export interface VmSettings {
   /** The virtual machine's own disk, kernel and initial RAM disk; only read. */
   readonly vm: Image;
-  /** The machines' shared root file system; only read. */
-  readonly machine: Image;
+  /** The machines' shared root file system; only read. @default none, for the benchmark's virtual machine */
+  readonly machine?: Image;
   /** The data disk; everything that is written goes there. */
   readonly data: string;
-  /** Ports of 127.0.0.1: to the virtual machine's SSH server, and to the VIP. */
+  /** Port of 127.0.0.1 to the virtual machine's SSH server. */
   readonly sshPort: number;
-  readonly vipPort: number;
+  /** Port of 127.0.0.1 to the VIP. @default none */
+  readonly vipPort?: number;
+  /** Further kernel parameters. @default none */
+  readonly kernelParameters?: string;
 }
 
 /** What is known of a running QEMU. */
@@ -131,7 +134,7 @@ export class Vm {
   }
 
   private arguments(settings: VmSettings, accelerator: Accelerator): string[] {
-    const { vm, machine, data, sshPort, vipPort } = settings;
+    const { vm, machine, data, sshPort, vipPort, kernelParameters } = settings;
     const disk = (id: string, file: string, options: string) => [
       "-drive",
       `id=${id},if=none,format=raw,file=${file.replaceAll(",", ",,")},${options}`,
@@ -143,6 +146,7 @@ export class Vm {
       "console=ttyS0 loglevel=6 panic=1 net.ifnames=0 random.trust_cpu=on audit=0 lsm=capability nowatchdog rcupdate.rcu_expedited=1",
       // Nothing in the lab is worth protecting from the processor's leaks, and emulation pays dearly for it.
       "mitigations=off systemd.show_status=false",
+      ...(kernelParameters === undefined ? [] : [kernelParameters]),
     ];
     return [
       ...["-name", "cosyvoice-lvs-lab", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
@@ -151,10 +155,10 @@ export class Vm {
       ...["-kernel", vm.kernel, "-initrd", vm.initrd, "-append", kernel.join(" ")],
       // The order makes them vda, vdb, vdc. snapshot: changes go to a temporary file that ends with QEMU.
       ...disk("vm", vm.disk, "snapshot=on"),
-      ...disk("machine", machine.disk, "readonly=on"),
+      ...(machine === undefined ? [] : disk("machine", machine.disk, "readonly=on")),
       ...disk("data", data, "cache=writeback"),
       "-netdev",
-      `user,id=net,restrict=on,${forward(sshPort, 22)},${forward(vipPort, 7860)}`,
+      `user,id=net,restrict=on,${forward(sshPort, 22)}${vipPort === undefined ? "" : `,${forward(vipPort, 7860)}`}`,
       ...["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"],
       ...["-serial", `file:${this.consoleLog}`],
     ];

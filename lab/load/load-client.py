@@ -61,7 +61,10 @@ def addresses(text):
     found = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        low, high = int(ipaddress.IPv4Address(first)), int(ipaddress.IPv4Address(last or first))
+        low, high = (
+            int(ipaddress.IPv4Address(first)),
+            int(ipaddress.IPv4Address(last or first)),
+        )
         found += [str(ipaddress.IPv4Address(number)) for number in range(low, high + 1)]
     if not found:
         raise ValueError("no address")
@@ -130,7 +133,8 @@ class Attempt:
     def open(self, target):
         """Connects; the number of an error, or 0."""
         sock = self.socket = socket.socket(
-            socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            socket.AF_INET,
+            socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
         )
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.kind in ("stream", "synthesis"):
@@ -195,7 +199,11 @@ class Client:
             return
         self.at(begin + (number + 1) / self.options.rate, self.request, number + 1, begin)
         attempt = Attempt(
-            "request", self.source(), self.ask(self.options.path), self.options.timeout, self.options.slow
+            "request",
+            self.source(),
+            self.ask(self.options.path),
+            self.options.timeout,
+            self.options.slow,
         )
         self.begin(attempt)
 
@@ -373,7 +381,11 @@ class Client:
             **extra,
         )
         if attempt.kind == "kept":
-            self.at(max(attempt.start + self.options.kept_interval, now), self.kept, attempt.lane)
+            self.at(
+                max(attempt.start + self.options.kept_interval, now),
+                self.kept,
+                attempt.lane,
+            )
         elif attempt.kind == "stream":
             self.at(now + 1, self.stream, attempt.lane)
         elif attempt.kind == "synthesis":
@@ -435,29 +447,53 @@ class Client:
 
 def arguments(given):
     parser = argparse.ArgumentParser(
-        prog="load-client", description="Keeps traffic on a cluster and writes down what became of it."
+        prog="load-client",
+        description="Keeps traffic on a cluster and writes down what became of it.",
     )
     seconds = {"type": float, "metavar": "S"}
     parser.add_argument("--target", required=True, help="ADDRESS:PORT")
     parser.add_argument(
-        "--sources", default="", help="own addresses to use in turn: A,B-C (default: the system's)"
+        "--sources",
+        default="",
+        help="own addresses to use in turn: A,B-C (default: the system's)",
     )
     parser.add_argument("--path", default="/healthz", help="what a light request asks for (%(default)s)")
     parser.add_argument("--rate", type=float, default=20, help="light requests a second (%(default)s)")
     parser.add_argument("--kept", type=int, default=2, help="kept connections (%(default)s)")
     parser.add_argument(
-        "--kept-interval", default=0.5, **seconds, help="between two requests of one (%(default)s)"
+        "--kept-interval",
+        default=0.5,
+        **seconds,
+        help="between two requests of one (%(default)s)",
     )
     parser.add_argument("--streams", type=int, default=3, help="event streams held open (%(default)s)")
-    parser.add_argument("--syntheses", type=int, default=1, help="syntheses at the same time (%(default)s)")
+    parser.add_argument(
+        "--syntheses",
+        type=int,
+        default=1,
+        help="syntheses at the same time (%(default)s)",
+    )
     parser.add_argument("--pause", default=1.0, **seconds, help="between two of a lane (%(default)s)")
-    parser.add_argument("--characters", type=int, default=1500, help="of a synthesis's text (%(default)s)")
+    parser.add_argument(
+        "--characters",
+        type=int,
+        default=1500,
+        help="of a synthesis's text (%(default)s)",
+    )
     parser.add_argument("--timeout", default=5.0, **seconds, help="of a light request (%(default)s)")
     parser.add_argument("--slow", default=0.9, **seconds, help="a later answer is slow (%(default)s)")
-    parser.add_argument("--synthesis-timeout", default=90.0, **seconds, help="of a synthesis (%(default)s)")
+    parser.add_argument(
+        "--synthesis-timeout",
+        default=90.0,
+        **seconds,
+        help="of a synthesis (%(default)s)",
+    )
     parser.add_argument("--duration", default=0.0, **seconds, help="0: until SIGTERM (%(default)s)")
     parser.add_argument(
-        "--finish", default=20.0, **seconds, help="how long what runs at the end may take (%(default)s)"
+        "--finish",
+        default=20.0,
+        **seconds,
+        help="how long what runs at the end may take (%(default)s)",
     )
     parser.add_argument("--log", default="-", help="file for the lines; -: standard output")
     return parser.parse_args(given)
@@ -466,6 +502,7 @@ def arguments(given):
 def main(given):
     options = arguments(given)
     try:
+        # Open for as long as this runs.
         out = sys.stdout if options.log == "-" else open(options.log, "a", encoding="utf-8")  # noqa: SIM115
         client = Client(options, out)
     except (OSError, ValueError) as error:

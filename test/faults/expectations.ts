@@ -4,10 +4,22 @@ import type { Expectations, Measured } from "./fault";
 
 const realServers = machines.filter(({ role }) => role === "realServer").length;
 
-/** The expectations that do not hold, in words. */
-export function broken(expect: Expectations, found: Measured, hitsRealServer: boolean): string[] {
+/**
+ * The expectations that do not hold, in words.
+ *
+ * @param judgeTimes whether times are judged, or only that what must happen has happened: on a computer that does other
+ * things as well, they say nothing.
+ */
+export function broken(
+  expect: Expectations,
+  found: Measured,
+  hitsRealServer: boolean,
+  judgeTimes: boolean,
+): string[] {
   const { summary } = found;
   const wrong: string[] = [];
+  const within = (what: string, value: number | null, limit: number | undefined) =>
+    atMost(what, value, limit === undefined || judgeTimes ? limit : Number.POSITIVE_INFINITY, " s");
   const atMost = (what: string, value: number | null, limit: number | undefined, unit = "") => {
     if (limit === undefined) return;
     if (value === null) wrong.push(`${what}: never, at most ${limit}${unit} expected`);
@@ -16,17 +28,17 @@ export function broken(expect: Expectations, found: Measured, hitsRealServer: bo
   };
   atMost("requests lost", summary.lost, expect.lost ?? 0);
   atMost("requests lost that no dead server explains", found.strays, expect.strays);
-  atMost("requests slow", summary.slow, expect.slow);
-  atMost("nobody was served for", summary.gap, expect.gap, " s");
+  if (judgeTimes) atMost("requests slow", summary.slow, expect.slow);
+  within("nobody was served for", summary.gap, expect.gap);
   atMost(`of ${summary.sources} source addresses served by another real server`, summary.moved, expect.moved);
   atMost("event streams broken", summary.streamsBroken, expect.streamsBroken ?? 0);
   atMost("syntheses lost", summary.synthesesLost, expect.synthesesLost ?? 0);
   if (hitsRealServer) {
-    atMost("out of the pool after", found.out, expect.out, " s");
-    atMost("back in the pool after", found.back, expect.back, " s");
-  } else atMost("as before after", found.back, expect.back, " s");
-  atMost("exactly one holder after the fault within", found.oneHolder[0], expect.oneHolder, " s");
-  atMost("exactly one holder after its end within", found.oneHolder[1], expect.oneHolder, " s");
+    within("out of the pool after", found.out, expect.out);
+    within("back in the pool after", found.back, expect.back);
+  } else within("as before after", found.back, expect.back);
+  within("exactly one holder after the fault within", found.oneHolder[0], expect.oneHolder);
+  within("exactly one holder after its end within", found.oneHolder[1], expect.oneHolder);
   atMost("moves of the VIP", found.moves, expect.moves);
   if (expect.poolStays && found.fewest < realServers)
     wrong.push(`the pool: ${found.fewest} of ${realServers} at a time, all expected`);
@@ -35,7 +47,7 @@ export function broken(expect: Expectations, found: Measured, hitsRealServer: bo
     wrong.push(
       `syntheses that failed without a clear answer: ${summary.synthesesLost - summary.synthesesRefused}`,
     );
-  if (summary.stall > 2)
+  if (summary.stall > (judgeTimes ? 2 : 5))
     wrong.push(`the client itself stood still for ${summary.stall.toFixed(1)} s: nothing is proved`);
   return wrong;
 }

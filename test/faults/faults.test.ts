@@ -17,7 +17,7 @@ const wanted = (fault: { name: string; quick?: true }) =>
 const unknown = asked.filter(
   (name) => name !== "all" && name !== "quick" && !all.some((fault) => fault.name === name),
 );
-/** Only a run that was asked for changes the documentation. */
+/** Only a run that was asked for changes the documentation, and judges times. */
 const recording = process.env.COSYVOICE_LVS_FAULTS_RECORD === "1";
 
 describe("with this fault the cluster does what is promised", () => {
@@ -48,7 +48,7 @@ describe("with this fault the cluster does what is promised", () => {
 
   for (const fault of faults.filter(wanted)) {
     it(`${fault.name}: ${fault.title}`, async () => {
-      const { measured, log, problems } = await run(fault, samplers).catch((error: Error) => {
+      const { measured, log, problems } = await run(fault, samplers, recording).catch((error: Error) => {
         rows.push(row(fault, accelerator, [error.message]));
         throw error;
       });

@@ -229,17 +229,23 @@ const directors: Fault[] = [
     },
     async restore(scene) {
       // Polls go to the real server's own address, clients' connections to the VIP.
-      const syn = `dst host ${VIP} and tcp dst port 7860 and tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn`;
+      const mac = (await inside(victim, "cat /sys/class/net/eth0/address")).trim();
+      const syn = `ether dst ${mac} and dst host ${VIP} and tcp dst port 7860 and tcp[tcpflags] & (tcp-syn|tcp-ack) == tcp-syn`;
       const counting = lab.ssh.spawn(
         "vm",
-        ["sh", "-c", `timeout 12 tcpdump -lnqi ${victimLink} '${syn}' 2>/dev/null | wc -l`],
+        ["sh", "-c", `timeout 12 tcpdump -lnqtti ${victimLink} '${syn}' 2>/dev/null`],
         { stdin: "ignore", reject: false },
       );
       await scene.sleep(1.5);
-      await Promise.all(DIRECTORS.map((name) => inside(name, "systemctl reload keepalived")));
+      const reloaded = await Promise.all(
+        DIRECTORS.map((name) => inside(name, "date +%s.%N; systemctl reload keepalived; date +%s.%N")),
+      );
       const { stdout } = await counting;
-      const count = Number(String(stdout).trim());
+      const seen = String(stdout).split("\n").filter(Boolean);
+      const count = seen.length;
       scene.note(`connections to the dead server after the reload: ${count}`);
+      if (count > 0)
+        scene.note(`reloads ${reloaded.join(" ").replaceAll("\n", " ")}; seen: ${seen.join("; ")}`);
       const ended = await scene.on(victim, "systemctl kill -s CONT --kill-whom=all cosyvoice");
       assert.equal(count, 0, `${count} connections went to the dead server after the reload`);
       return ended;

@@ -66,6 +66,7 @@ export async function untilAllWell(samplers: Samplers, seconds: number): Promise
 export async function run(
   fault: Fault,
   samplers: Samplers,
+  judgeTimes: boolean,
 ): Promise<{ measured: Measured; log: Log; problems: string[] }> {
   await untilAllWell(samplers, 120);
   const holder = DIRECTORS.find((name) => samplers.holdsNow(name)) as string;
@@ -131,7 +132,7 @@ export async function run(
     times: [fell, ended, end],
     notes,
   };
-  problems.push(...broken(fault.expect, measured, fault.realServer !== undefined));
+  problems.push(...broken(fault.expect, measured, fault.realServer !== undefined, judgeTimes));
   if (problems.length === 0 || fault.check) {
     try {
       await fault.check?.(scene, measured);

@@ -277,7 +277,7 @@ describe("the expectations of a fault", () => {
   ];
   for (const [what, expect, found, message] of cases) {
     it(`are broken by ${what}`, () => {
-      const problems = broken(expect, { ...fine, ...found }, true);
+      const problems = broken(expect, { ...fine, ...found }, true, true);
       assert.equal(problems.length, 1, problems.join("; "));
       assert.match(problems[0] as string, message);
     });
@@ -297,5 +297,12 @@ describe("the expectations of a fault", () => {
     assert.equal(strays(log(of("192.0.2.2", 10.5, "lost")), "rs-1", 10, 1), 1, "another one's");
   });
   it("hold otherwise", () =>
-    assert.deepEqual(broken({ gap: 0.5, out: 2, oneHolder: 1, moves: 0 }, fine, true), []));
+    assert.deepEqual(broken({ gap: 0.5, out: 2, oneHolder: 1, moves: 0 }, fine, true, true), []));
+
+  it("are not broken by times that nobody judges, only by what never happened", () => {
+    const slow = { ...fine, out: 99 };
+    assert.notDeepEqual(broken({ out: 2 }, slow, true, true), []);
+    assert.deepEqual(broken({ out: 2 }, slow, true, false), []);
+    assert.match(broken({ out: 2 }, { ...fine, out: null }, true, false).join(), /never/);
+  });
 });
