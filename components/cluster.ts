@@ -48,7 +48,6 @@ export class Cluster extends pulumi.ComponentResource {
         realServers,
         mounts: share.mounts,
         release: args.release,
-        director: directors[0] as Director,
       },
       parent,
     );

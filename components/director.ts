@@ -28,9 +28,6 @@ export interface DirectorArgs {
  * one go first.
  */
 export class Director extends pulumi.ComponentResource {
-  readonly machine: Machine;
-  /** Puts the programs on the machine that every layer needs. */
-  readonly programs: pulumi.Resource;
   /** The machine's last layer. */
   readonly configured: pulumi.Resource;
   /** What its layers hold, for whoever must act when any of it changes. */
@@ -40,7 +37,6 @@ export class Director extends pulumi.ComponentResource {
     super("cosyvoice-lvs:index:Director", name, {}, opts);
     const { machine, config } = args;
     const parent = { parent: this };
-    this.machine = machine;
 
     const programs = applier(`${name}-applier`, machine, ["health-poller", "vrrp-guard", "turns"], parent);
     const before: pulumi.Resource[] = [programs];
@@ -59,7 +55,6 @@ export class Director extends pulumi.ComponentResource {
       dependsOn: before,
     });
 
-    this.programs = programs;
     this.configured = director;
     this.content = director.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: machine.name, address: machine.address });

@@ -1,9 +1,9 @@
+import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
 import { renderRunScript, renderServiceEnvironment, renderServiceUnit } from "../render/service";
 import { renderRealServerTurn } from "../render/turns";
-import type { Director } from "./director";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
 import type { Release } from "./release";
@@ -25,8 +25,6 @@ export interface SpeechServiceArgs {
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
   /** The version of the app to stage, and to run unless the configuration names another one. */
   readonly release: Release;
-  /** Where it is written down what the stack was told to run. */
-  readonly director: Director;
 }
 
 /**
@@ -41,7 +39,7 @@ export class SpeechService extends pulumi.ComponentResource {
 
   constructor(name: string, args: SpeechServiceArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:SpeechService", name, {}, opts);
-    const { config, release, director } = args;
+    const { config, release } = args;
     const parent = { parent: this };
 
     const staged = args.realServers.map(({ machine, configured }) => {
@@ -56,12 +54,14 @@ export class SpeechService extends pulumi.ComponentResource {
       });
     });
 
-    // One resource that waits for all of them: every activation naming every staging would grow with the square.
+    // One resource that waits for all of them, on this computer and not on any machine that may be off: every activation
+    // naming every staging would grow with the square.
     const active = config.service.release ?? release.digest;
-    const everywhere = layer(`${name}-release`, director.machine, "release", releaseContent(active), {
-      ...parent,
-      dependsOn: [director.programs, ...staged],
-    });
+    const everywhere = new local.Command(
+      `${name}-staged`,
+      { create: `echo 'everywhere: ${release.digest}'`, addPreviousOutputInEnv: false },
+      { ...parent, dependsOn: staged },
+    );
 
     const activations = args.realServers.map(({ machine }) => {
       const mount = args.mounts.get(machine.name);
@@ -96,11 +96,6 @@ function stageContent({ service }: ClusterConfig, release: Release, machine: Mac
     ],
     onRemove: [`rm -f ${archive}`],
   };
-}
-
-/** What the stack runs, on a director for whoever looks there. */
-function releaseContent(active: string): LayerContent {
-  return { files: { "/etc/cosyvoice-lvs/release": rootFile(`${active}\n`) } };
 }
 
 function activateContent(config: ClusterConfig, active: string, machineName: string): LayerContent {

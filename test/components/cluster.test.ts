@@ -29,6 +29,7 @@ describe("Cluster", () => {
   it("has exactly these children, keyed by machine name", async () => {
     const registered = await deploy(rawConfig());
     assert.deepEqual(registered.map(({ type, name }) => `${type} ${name}`).sort(), [
+      "command:local:Command c-speech-staged",
       `${COMMAND} c-director-1-applier`,
       `${COMMAND} c-director-1-director`,
       `${COMMAND} c-director-2-applier`,
@@ -41,7 +42,6 @@ describe("Cluster", () => {
       `${COMMAND} c-rs-1-real-server`,
       `${COMMAND} c-rs-2-applier`,
       `${COMMAND} c-rs-2-real-server`,
-      `${COMMAND} c-speech-release`,
       `${COMMAND} c-speech-rs-1`,
       `${COMMAND} c-speech-rs-1-stage`,
       `${COMMAND} c-speech-rs-2`,
@@ -122,10 +122,10 @@ describe("Cluster", () => {
   it("stages everywhere before it activates anywhere", async () => {
     const names = (await deploy(rawConfig(5))).map(({ name }) => name);
     const places = (pattern: RegExp) => names.flatMap((name, index) => (pattern.test(name) ? [index] : []));
-    const [release] = places(/^c-speech-release$/);
-    assert.ok(release !== undefined);
-    assert.ok(Math.max(...places(/-stage$/)) < release);
-    assert.ok(Math.min(...places(/^c-speech-rs-\d$/)) > release);
+    const [staged] = places(/^c-speech-staged$/);
+    assert.ok(staged !== undefined);
+    assert.ok(Math.max(...places(/-stage$/)) < staged);
+    assert.ok(Math.min(...places(/^c-speech-rs-\d$/)) > staged);
   });
 
   it("changes a node that serves in its turn, with its queue drained", async () => {
@@ -154,10 +154,6 @@ describe("Cluster", () => {
       notify: ["restart:cosyvoice.service"],
     });
     assert.equal(preflight?.[0]?.run, "test -e /opt/cosyvoice/releases/0123456789abcdef/.complete");
-    assert.equal(
-      manifest(registered, "c-speech-release").files?.["/etc/cosyvoice-lvs/release"]?.content,
-      "0123456789abcdef\n",
-    );
   });
 
   it("puts no VIP on real servers behind NAT", async () => {

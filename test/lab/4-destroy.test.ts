@@ -11,7 +11,7 @@ const traces = `
 ip -o -4 address show | grep -F ${VIP}/32
 systemctl list-unit-files --no-legend | grep -i cosyvoice
 ls -d /etc/sysctl.d/*cosyvoice* /etc/modules-load.d/*cosyvoice* /etc/exports.d/*cosyvoice* /etc/keepalived/*cosyvoice* \\
-  /etc/keepalived/keepalived.conf /usr/local/lib/cosyvoice-lvs /var/lib/cosyvoice-lvs /opt/cosyvoice/releases /opt/cosyvoice/current \\
+  /etc/keepalived/keepalived.conf /etc/cosyvoice-lvs /root/.cosyvoice-lvs* /usr/local/lib/cosyvoice-lvs /var/lib/cosyvoice-lvs /opt/cosyvoice/releases /opt/cosyvoice/current \\
   /root/CosyVoice 2>/dev/null
 mount | grep CosyVoice
 [ "$(sysctl -n net.ipv4.conf.all.arp_ignore)" = 0 ] || echo arp_ignore
