@@ -35,6 +35,11 @@ export function renderKeepalivedAuth(password: string): string {
   return renderBlocks([block("authentication", "auth_type PASS", `auth_pass ${password}`)]);
 }
 
+/** Seconds until the other director has the VIP that this one gives away. */
+function handover({ vrrp }: ClusterConfig): string {
+  return (0.3 + vrrp.advertInterval).toFixed(2);
+}
+
 /** What is added to the distribution's keepalived.service. */
 export function renderKeepalivedDropIn(config: ClusterConfig): string {
   const polled = config.loadBalancer.check.kind === "poller";
@@ -53,6 +58,10 @@ export function renderKeepalivedDropIn(config: ClusterConfig): string {
       [
         // keepalived drops what it tracks for good if the directory is missing at its start.
         `ExecStartPre=/bin/mkdir -p ${[paths.turnsDirectory, ...(polled ? [paths.trackDirectory] : [])].join(" ")}`,
+        // Before it ends, it gives the VIP away: it would take its virtual service out of the kernel at the same time, and a packet
+        // in between would be answered by this machine, with a reset. 2: only for this; 1 means "no longer a director".
+        `ExecStop=/bin/sh -c '[ -s ${paths.standDown} ] || echo 2 >${paths.standDown}; exec sleep ${handover(config)}'`,
+        `ExecStopPost=/bin/sh -c '! grep -qx 2 ${paths.standDown} || rm ${paths.standDown}'`,
         "Restart=always",
         "RestartSec=1",
         "OOMScoreAdjust=-900",

@@ -434,6 +434,20 @@ const share: Fault[] = [
     },
   },
   {
+    name: "share-withdrawn",
+    title: "the storage takes its export away and gives it back: file handles go stale",
+    group: "share",
+    inject: ({ on }) => on("storage", "exportfs -ua"),
+    hold: 20,
+    restore: ({ on }) => on("storage", "exportfs -ra"),
+    recovery: 60,
+    expect: { gap: 0.3, poolStays: true, moves: 0, synthesesLost: 40, clearErrors: true },
+    async check(scene) {
+      await untilSpeechWorks(scene);
+      await wholeResults();
+    },
+  },
+  {
     name: "disks-full",
     title: "every disk full: directors, real servers and storage",
     group: "share",
@@ -467,6 +481,32 @@ async function untilSpeechWorks(scene: Scene): Promise<void> {
 }
 
 const deployments: Fault[] = [
+  {
+    name: "settings-of-the-balancer",
+    title: "scheduler mh to wlc (with persistence), the holder's power-cut with it, and mh again",
+    group: "deployments",
+    async inject(scene) {
+      const at = await now(scene);
+      const settings = { "loadBalancer.scheduler": "wlc", "loadBalancer.persistence": 300 };
+      await withSettings(settings, async () => {
+        await mustGoUp(scene);
+        // Connections that began under mh are known to the other director by nobody's word.
+        await scene.sleep(15);
+        const holder = DIRECTORS.find((name) => scene.samplers.holdsNow(name)) as string;
+        const cut = await scene.around(`${machine} power-cut ${holder}`);
+        await scene.sleep(10);
+        const lost = scene.log().attempts.filter(({ start, result }) => start > cut && result === "lost");
+        scene.note(`lost after the power-cut: ${lost.length}`);
+        await lab.powerOn(holder);
+        await scene.sleep(10);
+      });
+      await mustGoUp(scene);
+      return at;
+    },
+    recovery: 120,
+    // mh and wlc differ in where an address goes, and the connections that were open say so when the director changes.
+    expect: { gap: TAKEOVER, streamsBroken: 6, synthesesLost: 2 },
+  },
   {
     name: "drain",
     title: "a real server is drained, and taken back",
