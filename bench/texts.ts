@@ -9,7 +9,7 @@ import {
   renderHealthConfig,
   renderKeepalivedAuth,
   renderKeepalivedConfig,
-  renderSnatRules,
+  renderPacketRules,
 } from "../render";
 import { repository } from "../scripts/lib/paths";
 import { classicArticle, cluster, type RawOverrides } from "../test/unit/config-fixture";
@@ -65,8 +65,13 @@ export function clusterSpec(
       address,
       files: {
         ...directorFiles(config, name),
-        // The article knows no guard.
-        ...(kind === "classic" ? {} : { [paths.vrrpGuardConfig]: renderGuardConfig(config, name) }),
+        // The article knows neither guard nor packet filter.
+        ...(kind === "classic"
+          ? {}
+          : {
+              [paths.vrrpGuardConfig]: renderGuardConfig(config, name),
+              [paths.packetRules]: renderPacketRules(config),
+            }),
       },
     })),
     realServers: config.realServers.map(({ name, address }) => ({ name, address })),
@@ -106,14 +111,13 @@ const guestFiles = [
 ];
 
 function directorFiles(config: ClusterConfig, name: string): Record<string, string> {
-  const { check, forwarding } = config.loadBalancer;
+  const { check } = config.loadBalancer;
   return {
     [paths.keepalivedConfig]: renderKeepalivedConfig(config, name),
     ...(config.vrrp.authentication === "PASS"
       ? { [paths.keepalivedAuth]: renderKeepalivedAuth("made-up1") }
       : {}),
     ...(check.kind === "poller" ? { [paths.healthConfig]: renderHealthConfig(config, name) } : {}),
-    ...(forwarding === "NAT" ? { [paths.snatRules]: renderSnatRules(config) } : {}),
   };
 }
 

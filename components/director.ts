@@ -4,8 +4,8 @@ import { renderGuardConfig, renderGuardUnit } from "../render/guard";
 import { renderHealthConfig, renderHealthUnit } from "../render/health";
 import { renderKeepalivedAuth, renderKeepalivedConfig, renderKeepalivedDropIn } from "../render/keepalived";
 import { kernelModules } from "../render/modules";
+import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
-import { renderSnatRules, renderSnatUnit } from "../render/snat";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import type { Machine } from "./platform/machine";
@@ -109,19 +109,6 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
         units: { "cosyvoice-health.service": { enabled: true, started: true } },
       }
     : {};
-  const snat: Pick<LayerContent, "files" | "units"> =
-    config.loadBalancer.forwarding === "NAT"
-      ? {
-          files: {
-            [paths.snatRules]: rootFile(renderSnatRules(config), {
-              check: "nft -c -f {}",
-              notify: ["reload:cosyvoice-snat.service"],
-            }),
-            [paths.snatUnit]: rootFile(renderSnatUnit()),
-          },
-          units: { "cosyvoice-snat.service": { enabled: true, started: true } },
-        }
-      : {};
   const guardAndTurns: Pick<LayerContent, "files" | "units"> = {
     files: {
       ...stamp("vrrp-guard", "cosyvoice-vrrp-guard.service"),
@@ -143,12 +130,16 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     },
   };
   return {
-    packages: ["keepalived", "ipvsadm", ...(snat.files ? ["nftables"] : [])],
+    packages: ["keepalived", "ipvsadm", "nftables"],
     modules: kernelModules(config, "director"),
     sysctls: directorSysctls(config),
     files: {
       ...health.files,
-      ...snat.files,
+      [paths.packetRules]: rootFile(renderPacketRules(config), {
+        check: "nft -c -f {}",
+        notify: ["reload:cosyvoice-rules.service"],
+      }),
+      [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
       ...guardAndTurns.files,
       [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
         notify: ["restart:keepalived.service"],
@@ -172,7 +163,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     ],
     units: {
       ...health.units,
-      ...snat.units,
+      "cosyvoice-rules.service": { enabled: true, started: true },
       "keepalived.service": { enabled: true, started: true },
       ...guardAndTurns.units,
     },

@@ -20,8 +20,8 @@ export const paths = {
   standDown: "/run/cosyvoice-lvs/turns/stand-down",
   /** The applier's companion, beside it on every director and real server. */
   turn: "/usr/local/lib/cosyvoice-lvs/turn",
-  snatRules: "/etc/cosyvoice-lvs/snat.nft",
-  snatUnit: "/etc/systemd/system/cosyvoice-snat.service",
+  packetRules: "/etc/cosyvoice-lvs/rules.nft",
+  packetRulesUnit: "/etc/systemd/system/cosyvoice-rules.service",
   vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",
   vipUnit: "/etc/systemd/system/cosyvoice-vip.service",
   /** Where the service is said to live, for people and for run.sh. */

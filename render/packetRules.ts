@@ -1,0 +1,55 @@
+import type { ClusterConfig } from "../config/schema";
+import { paths } from "./paths";
+import { renderSections } from "./text";
+
+const TABLE = "cosyvoice_lvs";
+
+/** What a director's packet filter has to do beside IPVS. */
+export function renderPacketRules(config: ClusterConfig): string {
+  const { vip, port, loadBalancer, realServers } = config;
+  const servers = realServers.map(({ address }) => address).join(", ");
+  // What makes NAT forwarding work with any route that the real servers have: the director puts its own address in front of the
+  // client's, so that replies come back through it. The price is that the real servers see one client.
+  const masquerade = [
+    "    chain postrouting {",
+    "        type nat hook postrouting priority srcnat;",
+    `        ip daddr { ${servers} } tcp dport ${port} masquerade`,
+    "    }",
+  ];
+  return [
+    // Together they replace the table whole, whether or not it is there.
+    `table ip ${TABLE}`,
+    `delete table ip ${TABLE}`,
+    `table ip ${TABLE} {`,
+    "    # IPVS takes the service's packets out of this hook at priority 99. What is left comes at a moment in which the kernel has no",
+    "    # virtual service: a reload that changes it, a start. Unanswered it is sent again; answered, with a reset, it would be lost.",
+    "    chain unserved {",
+    "        type filter hook input priority 110;",
+    `        ip daddr ${vip} tcp dport ${port} drop`,
+    "    }",
+    ...(loadBalancer.forwarding === "NAT" ? masquerade : []),
+    "}",
+    "",
+  ].join("\n");
+}
+
+/** The unit that keeps those rules over a reboot. */
+export function renderPacketRulesUnit(): string {
+  return renderSections([
+    [
+      "Unit",
+      ["Description=Packets that IPVS leaves, and those that it forwards", "Before=keepalived.service"],
+    ],
+    [
+      "Service",
+      [
+        "Type=oneshot",
+        "RemainAfterExit=yes",
+        `ExecStart=/usr/sbin/nft -f ${paths.packetRules}`,
+        `ExecReload=/usr/sbin/nft -f ${paths.packetRules}`,
+        `ExecStop=/usr/sbin/nft delete table ip ${TABLE}`,
+      ],
+    ],
+    ["Install", ["WantedBy=multi-user.target"]],
+  ]);
+}
