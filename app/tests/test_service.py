@@ -148,7 +148,7 @@ def test_health_metrics_and_description(server: Server) -> None:
         "cpu",
         "ok",
     )
-    assert ready["queue"] == {"waiting": 0, "limit": 20}
+    assert ready["queue"] == {"waiting": 0, "running": 0, "limit": 20}
     server.say("count me", seed=5)
     assert server.metric("tts_queue_size") == 0
     assert server.metric("tts_ready") == 1
