@@ -1,4 +1,3 @@
-import { local } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
@@ -54,24 +53,18 @@ export class SpeechService extends pulumi.ComponentResource {
       });
     });
 
-    // One resource that waits for all of them, on this computer and not on any machine that may be off: every activation
-    // naming every staging would grow with the square.
+    // Waited for, and not depended on: a dependency would tie every machine's removal to that of all others, of which one may
+    // be off, and would grow with the square.
+    const everywhere = Promise.all(staged.map(({ urn }) => new Promise((done) => urn.apply(done))));
     const active = config.service.release ?? release.digest;
-    const everywhere = new local.Command(
-      `${name}-staged`,
-      { create: `echo 'everywhere: ${release.digest}'`, addPreviousOutputInEnv: false },
-      { ...parent, dependsOn: staged },
-    );
 
-    const activations = args.realServers.map(({ machine }) => {
+    const activations = args.realServers.map(({ machine }, index) => {
       const mount = args.mounts.get(machine.name);
-      return layer(
-        `${name}-${machine.name}`,
-        machine,
-        "service",
-        activateContent(config, active, machine.name),
-        { ...parent, dependsOn: mount ? [everywhere, mount] : [everywhere] },
-      );
+      const content = everywhere.then(() => activateContent(config, active, machine.name));
+      return layer(`${name}-${machine.name}`, machine, "service", content, {
+        ...parent,
+        dependsOn: [staged[index], mount].filter((before) => before !== undefined),
+      });
     });
 
     this.activated = activations;
@@ -132,7 +125,7 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
         run: `curl -sS --max-time 5 http://127.0.0.1:${config.port}/readyz | grep -qE '"state": ?"(ready|draining)"'`,
         within: START_LIMIT,
       },
-      { name: "remember the release as good", run: `${PROGRAMS}/release proved`, within: 0 },
+      { name: "remember the release as good", run: `${PROGRAMS}/release proved`, within: 30 },
     ],
   };
 }

@@ -11,7 +11,7 @@ The configuration: {"interval": s, "timeout": s, "failures": n, "silence": s, "t
     200                          0         0          serves with its weight in keepalived's configuration
     503                          -1000000  0          drain: weight 0, whatever it was; what runs finishes
     a connection, and no answer, -1000000  0          drain, for `silence` seconds: it may only be slow
-    `failures` times in a row
+    `failures` times in a row                         (not the last that serves: slow is better than nobody)
     anything else, or nothing,   -1000000  1          dead: out of the pool; back with the first 200 or 503
     `failures` times in a row
 
@@ -174,11 +174,11 @@ class Server:
         self.told = now
         return weight - full
 
-    def result(self, poll, status, problem, numbers, weights=None, queue=0, silent=False):
+    def result(self, poll, status, problem, numbers, weights=None, queue=0, silent=False, last=False):
         """Takes the result of a poll: an HTTP status, or None and what went wrong.
 
-        silent: it took the connection and did not answer; weights: None, or the server's full weight and the
-        seconds of its ramp; queue: what it said of it.
+        silent: it took the connection and did not answer; last: no other one serves; weights: None, or the
+        server's full weight and the seconds of its ramp; queue: what it said of it.
         """
         if poll < self.counted:
             return
@@ -200,7 +200,8 @@ class Server:
             if self.failures >= numbers["failures"]:
                 why += f", {self.failures} in a row"
                 slow = silent and now - self.silent_since < numbers["silence"]
-                self.write(load=DRAIN, down=self.down if slow else 1)
+                if not (silent and last and self.state == "serve"):
+                    self.write(load=DRAIN, down=self.down if slow else 1)
         self.answered = True
         if self.state != before:
             say(f"{self.name}: {before} -> {self.state} ({why})")
@@ -348,7 +349,8 @@ class Poller:
             return
         weights = self.weights and (self.weights[0][server.name], self.weights[1])
         queue = poll.queue if weights else 0
-        server.result(poll.number, status, problem, self.numbers, weights, queue, silent)
+        last = silent and not any(s.state == "serve" for s in self.servers.values() if s is not server)
+        server.result(poll.number, status, problem, self.numbers, weights, queue, silent, last)
 
     def first_round(self):
         """Tells systemd that keepalived may start, once there is a word about every server."""

@@ -122,30 +122,30 @@ def poller(tmp_path):
 
 
 def test_serve_drain_dead_and_back(poller):
-    a = Server()
-    poller.configure({"a": a})
+    a, b = Server(), Server()  # the last that serves would not be drained for being slow
+    poller.configure({"a": a, "b": b})
     poller.start()
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.answer = 503
-    poller.wait(a=f"{DRAIN}/0")
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
     a.answer = 500
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     a.answer = 503  # alive again, and not for new work: no moment with its full weight
-    poller.wait(a=f"{DRAIN}/0")
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
     a.answer = 200
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.answer = "silent"
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     a.answer = 200
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.answer = "text"
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     a.answer = 200
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.stop()
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     assert a.paths[0] == "GET /readyz HTTP/1.1"
-    transitions = [line for line in poller.said().splitlines() if "->" in line]
+    transitions = [line for line in poller.said().splitlines() if line.startswith("a: ")]
     assert [t.split(" (")[0] for t in transitions] == [
         "a: dead -> serve",
         "a: serve -> drain",
@@ -176,25 +176,39 @@ def test_one_failure_is_not_death(poller):
 
 
 def test_a_slow_server_is_drained_and_only_a_silent_one_is_dead(poller):
-    a = Server()
-    poller.configure({"a": a}, silence=1.5)
+    a, b = Server(), Server()  # the last that serves would not be drained for being slow
+    poller.configure({"a": a, "b": b}, silence=1.5)
     poller.start()
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.answer = "silent"
-    poller.wait(a=f"{DRAIN}/0")
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
     time.sleep(0.5)
     a.answer = 200  # it was only slow: what it had open is still open
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.answer = "silent"
-    poller.wait(a=f"{DRAIN}/0")
+    poller.wait(a=f"{DRAIN}/0", b="0/0")
     drained = time.monotonic()
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     assert 0.8 < time.monotonic() - drained < 2.5
     a.answer = 200
-    poller.wait(a="0/0")
+    poller.wait(a="0/0", b="0/0")
     a.stop()  # a refused connection is no slowness
-    poller.wait(a=f"{DRAIN}/1")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
     assert "a: serve -> dead (Connection refused" in poller.said()
+
+
+def test_the_last_that_serves_is_not_drained_for_being_slow(poller):
+    a, b = Server(), Server()
+    poller.configure({"a": a, "b": b}, silence=0.5)
+    poller.start()
+    poller.wait(a="0/0", b="0/0")
+    a.answer = b.answer = "silent"  # as all may be when the machine under them is starved
+    time.sleep(2.5)
+    serving = [name for name in "ab" if poller.files()[name] == poller.files()[name + ".down"] == "0"]
+    assert len(serving) == 1
+    a.stop()
+    b.stop()  # but one that is gone is gone
+    poller.wait(a=f"{DRAIN}/1", b=f"{DRAIN}/1")
 
 
 def test_polls_keep_their_pace_while_nobody_answers(poller):
@@ -219,16 +233,16 @@ def test_a_server_is_dead_until_it_has_answered_and_ready_is_said_after_the_firs
 
 
 def test_a_restart_believes_what_is_there(poller):
-    a = Server()
+    a, b = Server(), Server()  # the last that serves would not be drained for being slow
     a.answer = "silent"
     poller.track.mkdir()
     (poller.track / "a").write_text("0\n")
     (poller.track / "a.down").write_text("0\n")
-    poller.configure({"a": a}, timeout=1.5)
+    poller.configure({"a": a, "b": b}, timeout=1.5)
     poller.start()
     time.sleep(1)
-    assert poller.files() == {"a": "0", "a.down": "0"}
-    poller.wait(a=f"{DRAIN}/1")
+    assert (poller.files()["a"], poller.files()["a.down"]) == ("0", "0")
+    poller.wait(a=f"{DRAIN}/1", b="0/0")
 
 
 def test_files_are_written_only_when_they_change_and_never_in_place(poller):
