@@ -65,13 +65,14 @@ def used(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def down(directory, names):
-    """How many of them the poller has taken out of the pool."""
-    count = 0
-    for name in names:
-        with open(os.path.join(directory, f"{name}.down"), encoding="ascii") as file:
-            count += file.read().strip() != "0"
-    return count
+def out(directory, names):
+    """How many of them get no new connections: no weight (drained), or out of the pool."""
+
+    def value(name):
+        with open(os.path.join(directory, name), encoding="ascii") as file:
+            return file.read().strip()
+
+    return sum(value(name) != "0" or value(f"{name}.down") != "0" for name in names)
 
 
 def emit(**row):
@@ -90,8 +91,8 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         config["trackDirectory"] = os.path.join(scratch, "track")
         file = os.path.join(scratch, "health.json")
-        with open(file, "w", encoding="utf-8") as out:
-            json.dump(config, out)
+        with open(file, "w", encoding="utf-8") as target:
+            json.dump(config, target)
         responder = subprocess.Popen(
             [sys.executable, __file__, "--respond", *addresses], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -101,7 +102,7 @@ def main():
             with open(os.path.join(scratch, "log"), "wb") as log:
                 poller = subprocess.Popen([program, file], stdout=log, stderr=log)
             time.sleep(3)
-            if down(config["trackDirectory"], names):
+            if out(config["trackDirectory"], names):
                 sys.exit("some of the servers on loopback never became ready")
             for _ in range(5):
                 start, begin = used(poller.pid), time.monotonic()
@@ -121,7 +122,7 @@ def main():
                 responder.stdin.write(b"%d\n" % died)
                 responder.stdin.flush()
                 first = None
-                while (count := down(config["trackDirectory"], names)) < died:
+                while (count := out(config["trackDirectory"], names)) < died:
                     if count and first is None:
                         first = time.monotonic() - begin
                     if time.monotonic() > begin + 30:
@@ -131,7 +132,7 @@ def main():
                 responder.stdin.write(b"0\n")
                 responder.stdin.flush()
                 back = time.monotonic()
-                while down(config["trackDirectory"], names):
+                while out(config["trackDirectory"], names):
                     if time.monotonic() > back + 30:
                         sys.exit("the servers did not come back within 30 s")
                     time.sleep(0.005)

@@ -5,7 +5,7 @@ import { number, quantile, type Result, type Row } from "./results";
 /** A result as Markdown tables. */
 export function markdown(result: Result): string {
   const on = Object.entries(result.on).map(([name, value]) => `${name} ${value}`);
-  const quick = result.quick ? "**A quick run, to try it out.** " : "";
+  const quick = result.quick ? "**A quick run, to try it out.**\n\n" : "";
   const body = tables[result.name as BenchmarkName](result.rows);
   return `${quick}${body.trim()}\n\nMeasured on: ${on.join(", ")}.`;
 }

@@ -87,7 +87,8 @@ function stageContent({ service }: ClusterConfig, release: Release, machine: Mac
         unless: `test -e ${HOME}/releases/${release.digest}/.complete`,
       },
     ],
-    onRemove: [`rm -f ${archive}`],
+    // The folder itself may have been there before, and then stays.
+    onRemove: [`rm -rf ${archive} ${HOME}/releases ${HOME}/last-good ${HOME}/previous`],
   };
 }
 

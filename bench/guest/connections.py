@@ -107,6 +107,7 @@ def main():
         table_bytes = empty - memory()
         [director] = start_directors(spec, count=1)
         here = mac(director.address)
+        served = read(f"{director.state}/poller.log").count(" -> ")
         before, base, have = memory(), entries(director), 0
         for size in sizes:
             note(f"2^{bits} buckets: {size} connections")
@@ -130,6 +131,8 @@ def main():
                 bytes_each=round(taken / size, 1),
                 table_bytes=table_bytes,
                 slab=slab(),
+                # One that leaves takes its entries along, and they are made again.
+                pool_changes=read(f"{director.state}/poller.log").count(" -> ") - served,
             )
         director.kill()
         director.remove()

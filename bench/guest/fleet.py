@@ -120,6 +120,8 @@ def reload(director, spec, number):
         time.sleep(0.005)
     took = time.monotonic() - begin
     failures, summary = pulse.finish()
+    # What was lost before keepalived was told is not its doing.
+    failures = [failure for failure in failures if failure[0] >= begin - pulse.interval]
     emit(
         event="reload",
         servers=everybody,
@@ -127,7 +129,7 @@ def reload(director, spec, number):
         fewest_in_table=min(smallest, len(director.table())),
         vrrp=director.vrrp_state(),
         lost=len(failures),
-        # Before or after keepalived was told?
+        # After keepalived was told.
         lost_from_s=round(min(f[0] for f in failures) - begin, 3) if failures else None,
         lost_to_s=round(max(f[0] for f in failures) - begin, 3) if failures else None,
         reasons=sorted({f[3] for f in failures}),
