@@ -43,12 +43,7 @@ export class Cluster extends pulumi.ComponentResource {
     );
     const service = new SpeechService(
       `${name}-speech`,
-      {
-        config,
-        realServers,
-        mounts: share.mounts,
-        release: args.release,
-      },
+      { config, realServers, mounts: share.mounts, release: args.release },
       parent,
     );
     new Verification(

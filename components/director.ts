@@ -9,7 +9,7 @@ import { paths } from "../render/paths";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface DirectorArgs {
@@ -93,54 +93,57 @@ function startsAsDead({ realServers }: ClusterConfig) {
   };
 }
 
+/** A path on the machine, and what is to be there. */
+type Text = readonly [path: string, content: string];
+
+/** A program of ours under systemd: its unit, and its configuration with what a change of that asks for. */
+function daemon(
+  program: Program,
+  unit: string,
+  unitFile: Text,
+  config: { reload: Text } | { restart: Text },
+) {
+  const [verb, [path, content]] =
+    "reload" in config ? (["reload", config.reload] as const) : (["restart", config.restart] as const);
+  return {
+    files: {
+      ...stamp(program, unit),
+      [path]: rootFile(content, { notify: [`${verb}:${unit}`] }),
+      [unitFile[0]]: rootFile(unitFile[1], { notify: [`restart:${unit}`] }),
+    },
+    units: { [unit]: { enabled: true, started: true } },
+  };
+}
+
 function directorContent(config: ClusterConfig, machineName: string): LayerContent {
   const polled = config.loadBalancer.check.kind === "poller";
-  const health: Pick<LayerContent, "files" | "units"> = polled
-    ? {
-        files: {
-          ...stamp("health-poller", "cosyvoice-health.service"),
-          [paths.healthConfig]: rootFile(renderHealthConfig(config, machineName), {
-            notify: ["reload:cosyvoice-health.service"],
-          }),
-          [paths.healthUnit]: rootFile(renderHealthUnit(), {
-            notify: ["restart:cosyvoice-health.service"],
-          }),
-        },
-        units: { "cosyvoice-health.service": { enabled: true, started: true } },
-      }
-    : {};
-  const guardAndTurns: Pick<LayerContent, "files" | "units"> = {
-    files: {
-      ...stamp("vrrp-guard", "cosyvoice-vrrp-guard.service"),
-      [paths.vrrpGuardConfig]: rootFile(renderGuardConfig(config, machineName), {
-        notify: ["restart:cosyvoice-vrrp-guard.service"],
-      }),
-      [paths.vrrpGuardUnit]: rootFile(renderGuardUnit(), {
-        notify: ["restart:cosyvoice-vrrp-guard.service"],
-      }),
-      ...stamp("turns", "cosyvoice-turns.service"),
-      [paths.turnsConfig]: rootFile(renderTurnsConfig(config, machineName), {
-        notify: ["reload:cosyvoice-turns.service"],
-      }),
-      [paths.turnsUnit]: rootFile(renderTurnsUnit(config), { notify: ["restart:cosyvoice-turns.service"] }),
-    },
-    units: {
-      "cosyvoice-vrrp-guard.service": { enabled: true, started: true },
-      "cosyvoice-turns.service": { enabled: true, started: true },
-    },
-  };
+  const health = polled
+    ? daemon("health-poller", "cosyvoice-health.service", [paths.healthUnit, renderHealthUnit()], {
+        reload: [paths.healthConfig, renderHealthConfig(config, machineName)],
+      })
+    : undefined;
+  const guard = daemon(
+    "vrrp-guard",
+    "cosyvoice-vrrp-guard.service",
+    [paths.vrrpGuardUnit, renderGuardUnit()],
+    { restart: [paths.vrrpGuardConfig, renderGuardConfig(config, machineName)] },
+  );
+  const turns = daemon("turns", "cosyvoice-turns.service", [paths.turnsUnit, renderTurnsUnit(config)], {
+    reload: [paths.turnsConfig, renderTurnsConfig(config, machineName)],
+  });
   return {
     packages: ["keepalived", "ipvsadm", "nftables"],
     modules: kernelModules(config, "director"),
     sysctls: directorSysctls(config),
     files: {
-      ...health.files,
+      ...health?.files,
       [paths.packetRules]: rootFile(renderPacketRules(config), {
         check: "nft -c -f {}",
         notify: ["reload:cosyvoice-rules.service"],
       }),
       [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
-      ...guardAndTurns.files,
+      ...guard.files,
+      ...turns.files,
       [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
         notify: ["restart:keepalived.service"],
       }),
@@ -162,10 +165,11 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
       ...(polled ? [startsAsDead(config)] : []),
     ],
     units: {
-      ...health.units,
+      ...health?.units,
       "cosyvoice-rules.service": { enabled: true, started: true },
       "keepalived.service": { enabled: true, started: true },
-      ...guardAndTurns.units,
+      ...guard.units,
+      ...turns.units,
     },
     checks: [
       { name: "keepalived runs", run: "systemctl is-active --quiet keepalived.service", within: 20 },

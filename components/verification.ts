@@ -3,8 +3,9 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { digest } from "./digest";
 import type { Machine } from "./platform/machine";
-import { asRoot, connectionTo } from "./remote/connection";
+import { connectionTo } from "./remote/connection";
 import { applier, PROGRAMS } from "./remote/layer";
+import { asRoot } from "./remote/openssh";
 
 export interface VerificationArgs {
   readonly config: ClusterConfig;
@@ -34,7 +35,7 @@ export class Verification extends pulumi.ComponentResource {
       const programs = applier(`${name}-applier`, client, ["verify"], { parent: this });
       new remote.Command(
         `${name}-${client.name}`,
-        { ...common, connection: connectionTo(client), create: asRoot(client, VERIFY) },
+        { ...common, connection: connectionTo(client), create: asRoot(client.endpoint, VERIFY) },
         { parent: this, dependsOn: [programs, ...args.dependsOn] },
       );
     } else {

@@ -1,6 +1,7 @@
 import type { ClusterConfig } from "../config/schema";
 import { configuredWeight, vipLabel } from "./keepalived";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /**
@@ -66,20 +67,8 @@ export function renderGuardUnit(): string {
         "OOMScoreAdjust=-900",
         // As keepalived itself: a guard that is late only acts later.
         "Nice=-10",
-        "NoNewPrivileges=yes",
         // Sockets that see packets; the address and the kernel's table. root's processes are killed by root without a right.
-        "CapabilityBoundingSet=CAP_NET_RAW CAP_NET_ADMIN",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "PrivateTmp=yes",
-        "PrivateDevices=yes",
-        "ProtectKernelTunables=yes",
-        "ProtectKernelModules=yes",
-        "ProtectControlGroups=yes",
-        "RestrictAddressFamilies=AF_PACKET AF_NETLINK AF_INET AF_UNIX",
-        "RestrictNamespaces=yes",
-        "LockPersonality=yes",
-        "SystemCallArchitectures=native",
+        ...sandbox(["AF_PACKET", "AF_NETLINK", "AF_INET", "AF_UNIX"], ["CAP_NET_RAW", "CAP_NET_ADMIN"]),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

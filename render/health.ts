@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /**
@@ -73,19 +74,7 @@ export function renderHealthUnit(): string {
         // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve".
         `RuntimeDirectory=${posix.relative("/run", paths.trackDirectory)}`,
         "RuntimeDirectoryPreserve=yes",
-        "NoNewPrivileges=yes",
-        "CapabilityBoundingSet=",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "PrivateTmp=yes",
-        "PrivateDevices=yes",
-        "ProtectKernelTunables=yes",
-        "ProtectKernelModules=yes",
-        "ProtectControlGroups=yes",
-        "RestrictAddressFamilies=AF_INET AF_UNIX",
-        "RestrictNamespaces=yes",
-        "LockPersonality=yes",
-        "SystemCallArchitectures=native",
+        ...sandbox(["AF_INET", "AF_UNIX"]),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

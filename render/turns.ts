@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /** TCP port of the directors on which turns are kept. */
@@ -63,22 +64,10 @@ export function renderTurnsUnit(config: ClusterConfig): string {
         // Which weights are to be given back must be known to the next process.
         `RuntimeDirectory=${posix.relative("/run", paths.turnsDirectory)}`,
         "RuntimeDirectoryPreserve=yes",
-        "NoNewPrivileges=yes",
-        // ipvsadm is all that needs a right.
-        byWeight ? "CapabilityBoundingSet=CAP_NET_ADMIN" : "CapabilityBoundingSet=",
-        "ProtectSystem=strict",
-        "ProtectHome=yes",
-        "PrivateTmp=yes",
-        "PrivateDevices=yes",
-        // Not PrivateNetwork, ProcSubset=pid or InaccessiblePaths below /proc: /proc/net/ip_vs is what this is about.
-        "ProtectKernelTunables=yes",
-        "ProtectKernelModules=yes",
-        "ProtectControlGroups=yes",
-        // ipvsadm speaks to the kernel by netlink.
-        `RestrictAddressFamilies=AF_INET AF_UNIX${byWeight ? " AF_NETLINK" : ""}`,
-        "RestrictNamespaces=yes",
-        "LockPersonality=yes",
-        "SystemCallArchitectures=native",
+        // ipvsadm, which speaks to the kernel by netlink, is all that needs a right.
+        ...(byWeight
+          ? sandbox(["AF_INET", "AF_UNIX", "AF_NETLINK"], ["CAP_NET_ADMIN"])
+          : sandbox(["AF_INET", "AF_UNIX"])),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

@@ -28,8 +28,3 @@ export function connectionTo(machine: Machine): types.input.remote.ConnectionArg
     ...(access.jumpHost === undefined ? {} : { proxy: dial(access.jumpHost, access) }),
   };
 }
-
-/** `command` as the machine's login user must type it to have root's rights. */
-export function asRoot(machine: Machine, command: string): string {
-  return machine.endpoint.user === "root" ? command : `sudo -n ${command}`;
-}

@@ -2,9 +2,10 @@ import { remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import { digest } from "../digest";
 import type { Machine } from "../platform/machine";
-import { asRoot, connectionTo } from "./connection";
+import { connectionTo } from "./connection";
 import { hostFile } from "./hostFiles";
 import { type Manifest, type ManifestFile, rootFile } from "./manifest";
+import { asRoot } from "./openssh";
 
 /** Where the programs of this project live on a machine. */
 export const PROGRAMS = "/usr/local/lib/cosyvoice-lvs";
@@ -28,9 +29,19 @@ const programFiles = {
 /** A program that {@link applier} can put on a machine. */
 export type Program = keyof typeof programFiles;
 
+/** Installers by the names of their programs: a text of some 150 kB for each role, and not for each of 300 machines. */
+const installers = new Map<string, string>();
+
 /** The text that puts programs on a machine. */
 export function installer(programs: readonly Program[]): string {
   const names: Program[] = ["apply", "turn", ...programs];
+  const key = names.join(" ");
+  const text = installers.get(key) ?? installerOf(names);
+  installers.set(key, text);
+  return text;
+}
+
+function installerOf(names: readonly Program[]): string {
   const functions = names.map((name) => {
     const end = `END_OF_${name}`;
     const text = hostFile(programFiles[name]);
@@ -74,8 +85,8 @@ export function applier(
     name,
     {
       ...common(machine),
-      create: asRoot(machine, "sh -s install"),
-      delete: asRoot(machine, "sh -s remove"),
+      create: asRoot(machine.endpoint, "sh -s install"),
+      delete: asRoot(machine.endpoint, "sh -s remove"),
       stdin: installer(programs),
     },
     { ...opts, deleteBeforeReplace: true },
@@ -129,8 +140,8 @@ export function layer(
     name,
     {
       ...common(machine),
-      create: asRoot(machine, `${APPLIER} apply`),
-      delete: asRoot(machine, `${APPLIER} remove ${layerName} --owner ${owner}`),
+      create: asRoot(machine.endpoint, `${APPLIER} apply`),
+      delete: asRoot(machine.endpoint, `${APPLIER} remove ${layerName} --owner ${owner}`),
       stdin: isPlain(content) ? serialise(content) : pulumi.output(content).apply(serialise),
     },
     { ...opts, deleteBeforeReplace: true },

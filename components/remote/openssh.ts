@@ -183,6 +183,11 @@ async function identity(directory: string, options: OpenSshOptions): Promise<str
   return options.privateKeyFile === undefined ? undefined : expandHome(options.privateKeyFile);
 }
 
+/** `command` as a machine's login user must type it to have root's rights. */
+export function asRoot({ user }: { readonly user: string }, command: string): string {
+  return user === "root" ? command : `sudo -n ${command}`;
+}
+
 /** `~/x` as the shell would read it. */
 export function expandHome(path: string): string {
   return path.replace(/^~(?=\/)/, homedir());

@@ -1,6 +1,6 @@
 import { hostname, userInfo } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { OpenSsh } from "../../components/remote/openssh";
+import { asRoot, type OpenSsh } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
 import type { MachineReport } from "./probe";
 import type { ProgressLine } from "./progress";
@@ -50,7 +50,7 @@ export async function drain(
   const who = `${userInfo().username}@${hostname()}`;
   const reason = `${BY_HAND} (${who}): ${oneLine(options.reason ?? "no reason given")}`;
   const write = `umask 022 && mkdir -p /run/cosyvoice-lvs && cat >${DRAIN_FILE}.new && mv ${DRAIN_FILE}.new ${DRAIN_FILE}`;
-  await asRoot(machine, ssh, write, `${reason}\n`);
+  await runAsRoot(machine, ssh, write, `${reason}\n`);
 
   const { waiting, unasked } = await untilPool(
     inventory,
@@ -61,7 +61,7 @@ export async function drain(
     (weight) => weight === 0,
   );
   if (waiting.length > 0) {
-    await asRoot(machine, ssh, `rm -f ${DRAIN_FILE}`);
+    await runAsRoot(machine, ssh, `rm -f ${DRAIN_FILE}`);
     throw new Error(
       `${waiting.join(" and ")} still ${waiting.length > 1 ? "send" : "sends"} ${name} new connections after ${limits.pool} s, so the drain was taken back.\n` +
         `A drain is announced at /readyz, which only loadBalancer.check.kind poller and http follow, and by an app that knows drains (is the last pulumi up older than that?). Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
@@ -94,7 +94,7 @@ export async function undrain(
 ): Promise<string> {
   const machine = realServerNamed(inventory, name, "undrain");
   progress.show(`${name}: ending the drain`);
-  const found = await asRoot(machine, ssh, `test -e ${DRAIN_FILE} && echo drained; rm -f ${DRAIN_FILE}`);
+  const found = await runAsRoot(machine, ssh, `test -e ${DRAIN_FILE} && echo drained; rm -f ${DRAIN_FILE}`);
   const { waiting, unasked } = await untilPool(
     inventory,
     machine,
@@ -231,14 +231,13 @@ function oneLine(text: string): string {
 }
 
 /** Runs a shell command with root's rights. @returns its output @throws an Error with its last words when it fails. */
-async function asRoot(
+async function runAsRoot(
   machine: InventoryMachine,
   ssh: OpenSsh,
   command: string,
   input?: string,
 ): Promise<string> {
-  const sudo = machine.user === "root" ? "" : "sudo -n ";
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, `${sudo}sh -c '${command}'`, {
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `sh -c '${command}'`), {
     timeout: 30,
     ...(input === undefined ? {} : { input }),
   });

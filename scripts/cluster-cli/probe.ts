@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { hostFile } from "../../components/remote/hostFiles";
-import type { OpenSsh } from "../../components/remote/openssh";
+import { asRoot, type OpenSsh } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
 
 const reportSchema = z.object({
@@ -46,8 +46,8 @@ export async function probe(
   machine: InventoryMachine,
   ssh: OpenSsh,
 ): Promise<MachineReport> {
-  const sudo = machine.user === "root" ? "" : "sudo -n ";
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, `${sudo}python3 - ${vip} ${port}`, {
+  const command = asRoot(machine, `python3 - ${vip} ${port}`);
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, {
     input: hostFile("probe.py"),
     timeout: 30,
   });

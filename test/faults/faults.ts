@@ -47,7 +47,12 @@ async function mustGoUp(scene: Scene): Promise<void> {
   scene.note(`pulumi up ${((Date.now() - start) / 1000).toFixed(0)} s`);
 }
 
-const now = (scene: Scene) => scene.around(":");
+/** Work that takes its time, as a fault or its end: it came when the work began. */
+const beginning = (work: (scene: Scene) => Promise<unknown>) => async (scene: Scene) => {
+  const at = await scene.around(":");
+  await work(scene);
+  return at;
+};
 
 /** Every result on the share is a whole WAV. */
 async function wholeResults(): Promise<void> {
@@ -497,8 +502,7 @@ const deployments: Fault[] = [
     name: "settings-of-the-balancer",
     title: "scheduler mh to wlc (with persistence), the holder's power-cut with it, and mh again",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       const settings = { "loadBalancer.scheduler": "wlc", "loadBalancer.persistence": 300 };
       await withSettings(settings, async () => {
         await mustGoUp(scene);
@@ -513,8 +517,7 @@ const deployments: Fault[] = [
         await scene.sleep(10);
       });
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     recovery: 120,
     // mh and wlc differ in where an address goes, and the connections that were open say so when the director changes.
     expect: { gap: TAKEOVER, streamsBroken: 6, synthesesLost: 2 },
@@ -524,45 +527,37 @@ const deployments: Fault[] = [
     title: "a real server is drained, and taken back",
     group: "deployments",
     realServer: victim,
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       const { exitCode, output } = await scene.script("cluster", "drain", victim);
       assert.equal(exitCode, 0, output.slice(-500));
-      return at;
-    },
+    }),
     hold: 5,
-    async restore(scene) {
-      const at = await now(scene);
+    restore: beginning(async (scene) => {
       const { exitCode, output } = await scene.script("cluster", "undrain", victim);
       assert.equal(exitCode, 0, output.slice(-500));
-      return at;
-    },
+    }),
     expect: { gap: SHARED, moves: 0 },
   },
   {
     name: "settings-of-directors",
     title: "settings of the directors changed, and changed back",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withSettings({ "loadBalancer.check.failures": 3, "vrrp.advertInterval": 0.2 }, () =>
         mustGoUp(scene),
       );
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     expect: { gap: TAKEOVER, poolStays: true },
   },
   {
     name: "release",
     title: "a new release of the app, and back to the one before",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withApp(append("app.py", "\n# another release\n"), () => mustGoUp(scene));
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     recovery: 120,
     // A page that is open on a node that restarts connects again by itself; its event stream ends.
     expect: { gap: SHARED, moves: 0, streamsBroken: 12 },
@@ -571,8 +566,7 @@ const deployments: Fault[] = [
     name: "broken-release",
     title: "a release that does not come up",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       const broken = async (directory: string) =>
         writeFile(join(directory, "app.py"), 'raise SystemExit("this release is broken on purpose")\n');
       await withApp(broken, async () => {
@@ -580,13 +574,8 @@ const deployments: Fault[] = [
         assert.notEqual(exitCode, 0, "the deployment of a broken release says that it went well");
         assert.match(output, /broken on purpose/, "the reason is shown");
       });
-      return at;
-    },
-    restore: async (scene) => {
-      const at = await now(scene);
-      await mustGoUp(scene);
-      return at;
-    },
+    }),
+    restore: beginning(mustGoUp),
     recovery: 120,
     expect: { gap: SHARED, moves: 0, streamsBroken: 12 },
   },
@@ -594,16 +583,10 @@ const deployments: Fault[] = [
     name: "scaling",
     title: "a real server taken out of the configuration, and added again",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withSettings({ "realServers.2": undefined }, () => mustGoUp(scene));
-      return at;
-    },
-    restore: async (scene) => {
-      const at = await now(scene);
-      await mustGoUp(scene);
-      return at;
-    },
+    }),
+    restore: beginning(mustGoUp),
     recovery: 120,
     expect: { gap: SHARED, moves: 0, streamsBroken: 12 },
   },
@@ -611,15 +594,13 @@ const deployments: Fault[] = [
     name: "replaced-director",
     title: "the standby replaced by a new machine of another name, and back",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       const index = DIRECTORS.indexOf(scene.standby as (typeof DIRECTORS)[number]);
       await renewed(scene, scene.standby);
       await withSettings({ [`directors.${index}.name`]: "director-9" }, () => mustGoUp(scene));
       await renewed(scene, scene.standby);
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     recovery: 120,
     expect: { gap: SHARED, moves: 0 },
   },
@@ -627,8 +608,7 @@ const deployments: Fault[] = [
     name: "killed-deployment",
     title: "pulumi up killed (-9) after 4, 9 and 15 s, then run again",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2, "service.queueLength": 21 }, async () => {
         for (const seconds of [4, 9, 15]) {
           await killedUp(seconds);
@@ -638,8 +618,7 @@ const deployments: Fault[] = [
         await mustGoUp(scene);
       });
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     recovery: 120,
     expect: { gap: TAKEOVER, streamsBroken: 12 },
   },
@@ -647,8 +626,7 @@ const deployments: Fault[] = [
     name: "cut-deployment",
     title: "network of a machine cut in the middle of its deployment, then run again",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2 }, async () => {
         const going = up(scene);
         await scene.sleep(6);
@@ -658,8 +636,7 @@ const deployments: Fault[] = [
         await mustGoUp(scene);
       });
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     recovery: 120,
     expect: { gap: TAKEOVER },
   },
@@ -667,8 +644,7 @@ const deployments: Fault[] = [
     name: "two-deployments",
     title: "two pulumi up at the same time",
     group: "deployments",
-    async inject(scene) {
-      const at = await now(scene);
+    inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2 }, async () => {
         const both = await Promise.all([up(scene), scene.sleep(3).then(() => up(scene))]);
         assert.ok(
@@ -677,8 +653,7 @@ const deployments: Fault[] = [
         );
       });
       await mustGoUp(scene);
-      return at;
-    },
+    }),
     expect: { gap: TAKEOVER },
   },
 ];
