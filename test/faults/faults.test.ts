@@ -39,20 +39,27 @@ describe("with this fault the cluster does what is promised", () => {
     await samplers.stop();
     if (recording && ownLab) await script("lab", "down");
     if (rows.length > 0) console.log(`\n${tableText(rows)}\n`);
+  });
+
+  /** A run that is cut short keeps what it has found so far. */
+  async function keepRow(found: Row): Promise<void> {
+    rows.push(found);
     if (recording)
       await record(
-        rows,
+        [found],
         all.map(({ name }) => name),
       );
-  });
+  }
 
   for (const fault of faults.filter(wanted)) {
     it(`${fault.name}: ${fault.title}`, async () => {
-      const { measured, log, problems } = await run(fault, samplers, recording).catch((error: Error) => {
-        rows.push(row(fault, accelerator, [error.message]));
-        throw error;
-      });
-      rows.push(row(fault, accelerator, problems, measured));
+      const { measured, log, problems } = await run(fault, samplers, recording).catch(
+        async (error: Error) => {
+          await keepRow(row(fault, accelerator, [error.message]));
+          throw error;
+        },
+      );
+      await keepRow(row(fault, accelerator, problems, measured));
       await keep(fault.name, log);
       await removeResults(log);
       console.log(tableText(rows.slice(-1)).replace(/^/gm, "        "));
@@ -68,7 +75,7 @@ describe("with this fault the cluster does what is promised", () => {
   if (wanted(powerCutOfAll)) {
     it(`${powerCutOfAll.name}: ${powerCutOfAll.title}`, async () => {
       const { notes, problems } = await powerCutOfAll.run(samplers);
-      rows.push(row(powerCutOfAll, accelerator, problems));
+      await keepRow(row(powerCutOfAll, accelerator, problems, { notes }));
       for (const text of notes) console.log(`        ${text}`);
       assert.deepEqual(problems, []);
     });

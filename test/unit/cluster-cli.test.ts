@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { stripVTControlCharacters } from "node:util";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
@@ -128,7 +129,8 @@ describe("scripts/cluster status", () => {
     assert.deepEqual(status.findings, [
       "rs-2 is drained since 2023-11-14 22:13:20 UTC: by hand (anna@desk): new fan (scripts/cluster undrain rs-2).",
     ]);
-    assert.match(renderStatus(status), /rs-2 .* active, drained by hand /);
+    // With colours where there is a terminal, or a CI.
+    assert.match(stripVTControlCharacters(renderStatus(status)), /rs-2 .* active, drained by hand /);
   });
   it("tells a drained real server that gets new connections, and one that a deployment drains", () => {
     const drain = { reason: "deployment: service", since: 1_700_000_000 };
