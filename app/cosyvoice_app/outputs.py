@@ -75,7 +75,8 @@ class Outputs:
         self._time_limit = time_limit
         self._most_threads = most_threads
         self._running = 0
-        self._overdue = 0
+        # Whether an operation was given up and none has been answered since.
+        self._silent = False
         self._next_trial = 0.0
         self._known: dict[str, Result] = {}
         #: Why the last operation failed; None when it worked.
@@ -171,24 +172,23 @@ class Outputs:
     ) -> T:
         """`work` in a thread, for the time limit and `extra` seconds at most.
 
-        A thread that the share holds cannot be ended, only left. While one is, further calls fail at once,
-        save one every few seconds that tries again. late: called, in a thread, with a result that nobody
-        waits for any more.
+        A thread that the share holds cannot be ended, only left. From then on calls fail at once, save one
+        every few seconds that tries again, until one of any age is answered. late: called, in a thread, with
+        a result that nobody waits for any more.
         """
         now = time.monotonic()
-        if self._running >= self._most_threads or (self._overdue and now < self._next_trial):
-            raise self._unavailable("does not answer", "is the share's server up?")
-        if self._overdue:
+        if self._running >= self._most_threads or (self._silent and now < self._next_trial):
+            raise self._unavailable("does not answer", "is the share's server up?", _NotTried)
+        if self._silent:
             self._next_trial = now + 3 * self._time_limit
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
-        left = False
 
         def deliver(value: T | None, error: BaseException | None) -> None:
             self._running -= 1
-            if left:
-                self._overdue -= 1
-            if answer.done():
+            if error is None:
+                self._silent = False
+            if answer.cancelled():
                 if error is None:
                     forget(value)  # type: ignore[arg-type]
             elif error is not None:
@@ -198,7 +198,7 @@ class Outputs:
 
         def forget(value: T) -> None:
             if late is not None:
-                threading.Thread(target=late, args=(value,), name="outputs-late", daemon=True).start()
+                _aside(lambda: late(value))
 
         def run() -> None:
             value: T | None = None
@@ -214,21 +214,23 @@ class Outputs:
         threading.Thread(target=run, name="outputs", daemon=True).start()
         limit = self._time_limit + extra
         try:
-            async with asyncio.timeout(limit) as timer:
-                value = await answer
+            # By the answer and not by the clock: where this process stood still past the limit (stopped,
+            # swapped out), both may be there at once.
+            await asyncio.wait({answer}, timeout=limit)
         except asyncio.CancelledError:
-            if not answer.cancelled() and answer.exception() is None:
-                forget(answer.result())  # it came in the same turn of the loop as the cancellation
+            if not answer.done():
+                answer.cancel()
+            elif answer.exception() is None:
+                forget(answer.result())
             raise
+        if not answer.done():
+            answer.cancel()
+            self._silent = True
+            self._next_trial = max(self._next_trial, time.monotonic() + 2 * self._time_limit)
+            raise self._unavailable(f"did not answer within {limit:g} s", "is the share's server up?")
+        try:
+            value = answer.result()
         except OSError as error:
-            # The limit's own TimeoutError is an OSError too, and so is the one that NFS gives for ETIMEDOUT.
-            if isinstance(error, TimeoutError) and timer.expired():
-                left = True
-                self._overdue += 1
-                self._next_trial = max(self._next_trial, time.monotonic() + 2 * self._time_limit)
-                raise self._unavailable(
-                    f"did not answer within {limit:g} s", "is the share's server up?"
-                ) from None
             if isinstance(error, FileNotFoundError) and missing_is_fine:
                 self.problem = None
                 raise
@@ -246,11 +248,17 @@ class Outputs:
             )
         return self._unavailable(f"cannot be used: {reason}", "is the share mounted and writable?")
 
-    def _unavailable(self, what: str, advice: str) -> OutputsUnavailable:
+    def _unavailable(
+        self, what: str, advice: str, kind: type[OutputsUnavailable] = OutputsUnavailable
+    ) -> OutputsUnavailable:
         self.problem = f"{self.directory} {what}"
-        return OutputsUnavailable(
+        return kind(
             f"results cannot be kept at the moment: {self.problem}, on {self._node}; {advice}", retry_after=5
         )
+
+
+class _NotTried(OutputsUnavailable):
+    """Refused before the share was asked anything."""
 
 
 class Pending:
@@ -288,12 +296,25 @@ class Pending:
                 os.close(directory)
 
         self._outputs._known.pop(self._target.name, None)
-        await self._outputs._call(work, extra=len(data) / _SLOWEST)
+        try:
+            await self._outputs._call(work, extra=len(data) / _SLOWEST)
+        except _NotTried:
+            _aside(lambda: _drop(self._handle, self._temporary))
+            raise
 
     async def discard(self) -> None:
         """Leaves nothing behind. Raises nothing."""
-        with suppress(OutputsUnavailable):
+        try:
             await self._outputs._call(lambda: _drop(self._handle, self._temporary))
+        except _NotTried:
+            _aside(lambda: _drop(self._handle, self._temporary))
+        except OutputsUnavailable:
+            pass  # it goes on without anybody who waits
+
+
+def _aside(work: Callable[[], object]) -> None:
+    """`work` in a thread for which nobody waits."""
+    threading.Thread(target=work, name="outputs-aside", daemon=True).start()
 
 
 def _drop(handle: int, path: Path) -> None:

@@ -166,6 +166,54 @@ def test_a_share_that_hangs_fails_within_the_limit_then_at_once_then_works_again
     run(work)
 
 
+def test_a_process_that_stood_still_goes_on_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped (SIGSTOP, a machine that swaps) past the time limit, with the answer there when it wakes up."""
+    real = os.open
+
+    async def work() -> None:
+        store = outputs(tmp_path, time_limit=0.3)
+        for turns in range(8):
+            opened = threading.Event()
+            monkeypatch.setattr(os, "open", lambda *a, seen=opened, **k: (real(*a, **k), seen.set())[0])
+            task = asyncio.create_task(store.begin(f"{turns:032x}.wav"))
+            if turns % 2:  # the limit's timer runs already, or the thread has yet to start
+                await asyncio.sleep(0)
+                opened.wait(5)
+            time.sleep(0.4)  # noqa: ASYNC251 - the whole process stands still
+            await asyncio.wait({task})
+            if task.exception() is None:
+                await task.result().discard()
+            monkeypatch.setattr(os, "open", real)
+            for number in range(2):
+                pending = await store.begin(f"{turns:016x}{number:016x}.wav")
+                await pending.commit(b"data")
+        await asyncio.sleep(0.3)
+        assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+    run(work)
+
+
+def test_one_operation_that_never_ends_keeps_no_other_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        store = outputs(tmp_path, time_limit=0.1)
+        real, back = os.open, threading.Event()
+        monkeypatch.setattr(os, "open", lambda *a, **k: (back.wait(30), real(*a, **k))[1])
+        with pytest.raises(OutputsUnavailable, match="did not answer within"):
+            await store.begin("0" * 32 + ".wav")
+        monkeypatch.setattr(os, "open", real)
+        await asyncio.sleep(0.5)  # the time of the next trial
+        for number in range(20):
+            pending = await store.begin(f"{number:032x}.wav")
+            await pending.commit(b"data")
+        back.set()
+
+    run(work)
+
+
 def test_a_cancelled_begin_leaves_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         store = outputs(tmp_path)
