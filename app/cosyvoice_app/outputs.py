@@ -32,6 +32,21 @@ _TEMPORARY = ".making-"
 _STALE = 3600.0
 # Bytes a second that a share in use gives at the very least: longer files get longer to be written or read.
 _SLOWEST = 1 << 20
+# What to look at, in English and in Chinese.
+_SERVER_DOWN = ("is the share's server up?", "共享存储的服务器是否在运行？")
+_NOT_WRITABLE = ("is the share mounted and writable?", "共享存储是否已挂载并且可写？")
+# The C library names errors in the language of its locale, which is the machine's and not the reader's.
+_REASONS_ZH = {
+    errno.ENOENT: "目录不存在",
+    errno.EACCES: "没有权限",
+    errno.EPERM: "不允许此操作",
+    errno.EROFS: "只读",
+    errno.EIO: "读写出错",
+    errno.ESTALE: "挂载已失效",
+    errno.ENOSPC: "空间已满",
+    errno.EDQUOT: "超出配额",
+    errno.ETIMEDOUT: "连接超时",
+}
 
 
 def is_result_name(name: str) -> bool:
@@ -99,7 +114,10 @@ class Outputs:
         """The file of that name. Raises NotFound, also for a name that is not a result's."""
         data = await self.find(name) if is_result_name(name) else None
         if data is None:
-            raise NotFound(f"there is no result {name[:80]!r}; GET /v1/results lists those that are there")
+            raise NotFound(
+                f"there is no result {name[:80]!r}; GET /v1/results lists those that are there",
+                zh=f"没有名为 {name[:80]!r} 的结果；GET /v1/results 会列出现有的结果",
+            )
         return data
 
     async def begin(self, name: str) -> Pending:
@@ -177,7 +195,7 @@ class Outputs:
         """
         now = time.monotonic()
         if self._running >= self._most_threads or (self._overdue and now < self._next_trial):
-            raise self._unavailable("does not answer", "is the share's server up?")
+            raise self._unavailable("does not answer", "没有应答", _SERVER_DOWN)
         if self._overdue:
             self._next_trial = now + 3 * self._time_limit
         loop = asyncio.get_running_loop()
@@ -227,7 +245,7 @@ class Outputs:
                 self._overdue += 1
                 self._next_trial = max(self._next_trial, time.monotonic() + 2 * self._time_limit)
                 raise self._unavailable(
-                    f"did not answer within {limit:g} s", "is the share's server up?"
+                    f"did not answer within {limit:g} s", f"在 {limit:g} 秒内没有应答", _SERVER_DOWN
                 ) from None
             if isinstance(error, FileNotFoundError) and missing_is_fine:
                 self.problem = None
@@ -238,18 +256,22 @@ class Outputs:
 
     def _failed(self, error: OSError) -> OutputsUnavailable:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        reason_zh = _REASONS_ZH.get(error.errno or 0, reason)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self.problem = f"{self.directory}: {reason}"
             return OutputsFull(
                 f"the result cannot be kept: {self.problem}; ask who runs this service to make room",
+                zh=f"结果无法保存：{self.directory}：{reason_zh}；请联系本服务的管理员清理空间",
                 retry_after=60,
             )
-        return self._unavailable(f"cannot be used: {reason}", "is the share mounted and writable?")
+        return self._unavailable(f"cannot be used: {reason}", f"无法使用：{reason_zh}", _NOT_WRITABLE)
 
-    def _unavailable(self, what: str, advice: str) -> OutputsUnavailable:
+    def _unavailable(self, what: str, what_zh: str, advice: tuple[str, str]) -> OutputsUnavailable:
         self.problem = f"{self.directory} {what}"
         return OutputsUnavailable(
-            f"results cannot be kept at the moment: {self.problem}, on {self._node}; {advice}", retry_after=5
+            f"results cannot be kept at the moment: {self.problem}, on {self._node}; {advice[0]}",
+            zh=f"暂时无法保存结果：{self._node} 上的 {self.directory} {what_zh}；{advice[1]}",
+            retry_after=5,
         )
 
 

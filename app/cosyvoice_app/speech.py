@@ -91,6 +91,7 @@ class SpeechService:
         if len(text) > limit:
             raise BadRequest(
                 f"the text is {len(text)} characters long; at most {limit} are taken: cut it into parts",
+                zh=f"文本有 {len(text)} 个字符，最多 {limit} 个：请分段提交",
                 param="input",
             )
         try:
@@ -98,19 +99,27 @@ class SpeechService:
         except ValueError:
             raise BadRequest(
                 "the text is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
+                zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
                 param="input",
             ) from None
         if not texts.speakable(cleaned):
             raise BadRequest(
                 f"there is nothing to say in {cleaned[:40]!r}; send at least one letter or digit",
+                zh=f"{cleaned[:40]!r} 中没有可以朗读的内容；请至少输入一个文字或数字",
                 param="input",
             )
         if not (math.isfinite(speed) and MIN_SPEED <= speed <= MAX_SPEED):
             raise BadRequest(
-                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)", param="speed"
+                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)",
+                zh=f"语速是 {speed}；请设为 {MIN_SPEED} 到 {MAX_SPEED}（1 为正常语速）",
+                param="speed",
             )
         if not MIN_SEED <= seed <= MAX_SEED:
-            raise BadRequest(f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}", param="seed")
+            raise BadRequest(
+                f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}",
+                zh=f"随机种子是 {seed}；请设为 {MIN_SEED} 到 {MAX_SEED}",
+                param="seed",
+            )
         return SpeechRequest(text=cleaned, voice=voice, speed=float(speed), seed=seed)
 
     async def speak(
@@ -124,7 +133,11 @@ class SpeechService:
         outcome = "cancelled"
         try:
             if self._closed and not accepted:
-                raise Draining("this node is about to stop; send the request again", retry_after=1)
+                raise Draining(
+                    "this node is about to stop; send the request again",
+                    zh="本节点即将停止；请重新提交",
+                    retry_after=1,
+                )
             speech = await self._speak(request, use_cache)
             outcome = "cached" if speech.cached else "ok"
             return speech
@@ -140,7 +153,11 @@ class SpeechService:
 
     async def _speak(self, request: SpeechRequest, use_cache: bool) -> Speech:
         if self._readiness.state == "warming":
-            raise NotReady(f"this node is not ready yet: {self._readiness.reason}", retry_after=5)
+            raise NotReady(
+                f"this node is not ready yet: {self._readiness.reason}",
+                zh=f"本节点尚未就绪，请稍后再试（{self._readiness.reason}）",
+                retry_after=5,
+            )
         plan = self.engine.plan(request)
         name = result_name(plan.parameters)
         voice = str(plan.parameters.get("voice", ""))
@@ -167,12 +184,15 @@ class SpeechService:
                 raise QueueFull(
                     f"{self._waiting} requests wait already, which is the limit of this node; "
                     f"try again in {seconds} s",
+                    zh=f"已有 {self._waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
                     retry_after=seconds,
                 )
             raise QueueFull(
                 "a synthesis runs, and this node takes one at a time "
                 "(it was started without --enable-queue); "
                 f"try again in {seconds} s",
+                zh="本节点一次只处理一个请求（启动时没有加 --enable-queue），现在正在合成；"
+                f"请在 {seconds} 秒后再试",
                 retry_after=seconds,
             )
         came = time.monotonic()
@@ -183,6 +203,7 @@ class SpeechService:
         except TimeoutError:
             raise QueueFull(
                 f"the turn did not come within {self._settings.wait_limit:g} s; try again later",
+                zh=f"排队等候超过了 {self._settings.wait_limit:g} 秒；请稍后再试",
                 retry_after=self._estimate(),
             ) from None
         finally:
@@ -204,7 +225,8 @@ class SpeechService:
             self._count_failure()
             raise TimeLimit(
                 f"the synthesis took longer than {self._settings.time_limit:g} s and was stopped; "
-                "cut the text into parts"
+                "cut the text into parts",
+                zh=f"合成超过了 {self._settings.time_limit:g} 秒，已被终止；请把文本分段提交",
             ) from None
         except ServiceError:
             self._count_failure()
@@ -212,7 +234,10 @@ class SpeechService:
         except Exception as error:
             self._count_failure()
             log.exception("the %s engine failed", self.engine.name)
-            raise EngineError(f"the {self.engine.name} engine failed: {type(error).__name__}") from error
+            raise EngineError(
+                f"the {self.engine.name} engine failed: {type(error).__name__}",
+                zh=f"{self.engine.name} 引擎出错：{type(error).__name__}",
+            ) from error
         finally:
             self._metrics.running.set(0)
         took = time.monotonic() - began

@@ -139,6 +139,33 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
     assert problem(server.http.get("/v1/audio/speech"))["message"].endswith("Method Not Allowed")
 
 
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({}, "input：必须填写"),
+        ({"input": "hi", "speed": "fast"}, "speed：必须是数字（收到 'fast'）"),
+        ({"input": "hi", "speed": 9}, "语速是 9.0；请设为 0.5 到 2.0"),
+        ({"input": "hi", "voice": "klingon"}, "没有名为 'klingon' 的声音"),
+        ({"input": "a" * (1 << 20)}, "最多 1048576 字节"),
+    ],
+)
+def test_a_chinese_reader_is_told_in_chinese(server: Server, body: dict[str, object], complaint: str) -> None:
+    chinese = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}
+    assert complaint in problem(server.http.post("/v1/audio/speech", json=body, headers=chinese))["message"]
+    english = problem(server.http.post("/v1/audio/speech", json=body, headers={"Accept-Language": "en"}))
+    assert english["message"].isascii()
+
+
+def test_addresses_that_are_not_there_are_told_in_chinese_too(server: Server) -> None:
+    answers = [
+        server.http.get(path, headers={"Accept-Language": "zh"}) for path in ("/v1/x", "/v1/audio/speech")
+    ]
+    assert [a.status_code for a in answers] == [404, 405]
+    assert problem(answers[0])["message"] == "GET /v1/x：没有这个地址"
+    assert problem(answers[1])["message"].endswith("不支持该方法")
+    assert answers[1].headers["allow"] == "POST"
+
+
 def test_health_metrics_and_description(server: Server) -> None:
     assert server.http.get("/healthz").json() == {"status": "alive", "node": "rs-1"}
     ready = server.http.get("/readyz").json()
@@ -182,6 +209,9 @@ def test_the_real_gradio_client_speaks(server: Server) -> None:
 def test_the_page_tells_what_is_wrong(server: Server) -> None:
     with pytest.raises(AppError, match="nothing to say"):
         connect(server).predict("", "auto", 1.0, 1, api_name="/generate")
+    chinese = Client(server.url, verbose=False, headers={"Accept-Language": "zh-CN"})
+    with pytest.raises(AppError, match="没有可以朗读的内容"):
+        chinese.predict("", "auto", 1.0, 1, api_name="/generate")
     assert "Traceback" not in server.log.read_text()
 
 

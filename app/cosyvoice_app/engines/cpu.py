@@ -68,6 +68,7 @@ class CpuEngine(Engine):
         if voice is None:
             raise BadRequest(
                 f"voice {request.voice!r} is not known here; use one of: {', '.join(known)}",
+                zh=f"没有名为 {request.voice!r} 的声音；可以使用：{'、'.join(known)}",
                 param="voice",
             )
         foreign = texts.foreign_letters(request.text)
@@ -75,6 +76,7 @@ class CpuEngine(Engine):
             raise BadRequest(
                 f"the text holds letters that this engine cannot read: {foreign[:20]!r}; "
                 "it reads Chinese characters and Latin letters",
+                zh=f"文本中有本引擎读不了的文字：{foreign[:20]!r}；它能读汉字和拉丁字母",
                 param="input",
             )
         language = texts.detect_language(request.text) if voice.id == "auto" else voice.id
@@ -82,6 +84,7 @@ class CpuEngine(Engine):
             raise BadRequest(
                 "the English voice cannot read Chinese characters; use the voice auto, cmn (Mandarin) or "
                 "yue (Cantonese)",
+                zh="英语声音不能读汉字；请改用 auto（自动）、cmn（普通话）或 yue（粤语）",
                 param="voice",
             )
         return Plan(
@@ -108,9 +111,14 @@ class CpuEngine(Engine):
         try:
             audio = decode(data)
         except WavError as error:
-            raise EngineError(f"espeak-ng gave no audio: {error}") from error
+            raise EngineError(
+                f"espeak-ng gave no audio: {error}", zh=f"espeak-ng 没有给出音频：{error}"
+            ) from error
         if audio.seconds < 0.05:
-            raise EngineError(f"espeak-ng gave {audio.seconds:.3f} s of audio for {len(spoken)} characters")
+            raise EngineError(
+                f"espeak-ng gave {audio.seconds:.3f} s of audio for {len(spoken)} characters",
+                zh=f"{len(spoken)} 个字符的文本，espeak-ng 只给出 {audio.seconds:.3f} 秒音频",
+            )
         return audio
 
     async def _run(self, arguments: list[str], given: bytes) -> bytes:
@@ -133,7 +141,10 @@ class CpuEngine(Engine):
             await process.wait()
         if process.returncode != 0:
             said = complaint.decode(errors="replace").strip()[-300:] or "nothing on standard error"
-            raise EngineError(f"espeak-ng ended with status {process.returncode}: {said}")
+            raise EngineError(
+                f"espeak-ng ended with status {process.returncode}: {said}",
+                zh=f"espeak-ng 以状态 {process.returncode} 结束：{said}",
+            )
         return output
 
 
@@ -166,6 +177,9 @@ async def _communicate(process: Process, given: bytes) -> tuple[bytes, bytes]:
 
     _, output, complaint = await asyncio.gather(feed(stdin), take_output(stdout), take(stderr))
     if len(output) > _MAX_BYTES:
-        raise EngineError(f"espeak-ng wrote more than {_MAX_BYTES >> 20} MB and was stopped")
+        raise EngineError(
+            f"espeak-ng wrote more than {_MAX_BYTES >> 20} MB and was stopped",
+            zh=f"espeak-ng 的输出超过 {_MAX_BYTES >> 20} MB，已被终止",
+        )
     await process.wait()
     return output, complaint
