@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[0-9a-f]{32}\.wav")
 _TEMPORARY = ".making-"
+#: How the name of a claim begins; see claims.py.
+CLAIM = ".claim-"
+#: Tells this process from those that had the node's name before.
+PROCESS = uuid.uuid4().hex
 # After this many seconds a temporary file can only be what a killed process left.
 _STALE = 3600.0
 # Bytes a second that a share in use gives at the very least: longer files get longer to be written or read.
@@ -101,10 +105,18 @@ class Outputs:
         with suppress(OutputsUnavailable):
             await self._call(self._probe)
 
-    async def find(self, name: str) -> bytes | None:
-        """The file of that name, if it is there."""
+    async def find(self, name: str, *, fresh: bool = False) -> bytes | None:
+        """The file of that name, if it is there. fresh: also when another node has made it only just now,
+        and this one has looked for it in vain before.
+        """
+
+        def work() -> bytes:
+            if fresh:
+                refresh(self.directory)
+            return (self.directory / name).read_bytes()
+
         try:
-            return await self._call(lambda: (self.directory / name).read_bytes(), missing_is_fine=True)
+            return await self._call(work, missing_is_fine=True)
         except FileNotFoundError:
             # "Not there" and "the mount point is empty because the share is away" look alike here; begin()
             # tells.
@@ -132,6 +144,12 @@ class Outputs:
     async def latest(self, count: int) -> list[Result]:
         """The newest results of all nodes, newest first."""
         return await self._call(lambda: self._list(count))
+
+    async def operate(self, work: Callable[[], T], *, late: Callable[[T], object] | None = None) -> T:
+        """`work`, which uses the directory, in a thread and within the time limit. late: called, in a thread,
+        with a result that nobody waits for any more.
+        """
+        return await self._call(work, late=late)
 
     async def remove_stale(self) -> None:
         """Removes what this node's killed processes left. Raises nothing."""
@@ -172,7 +190,12 @@ class Outputs:
         mine = f"{_TEMPORARY}{self._node}-"
         with os.scandir(self.directory) as entries:
             for entry in entries:
-                if entry.name.startswith(mine):
+                if entry.name.startswith(CLAIM):
+                    with suppress(OSError, ValueError, KeyError, TypeError):
+                        claim = json.loads(Path(entry.path).read_bytes()[:4096])
+                        if claim["node"] == self._node and claim["process"] != PROCESS:
+                            os.unlink(entry.path)
+                elif entry.name.startswith(mine):
                     with suppress(FileNotFoundError):
                         if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
                             os.unlink(entry.path)
@@ -316,6 +339,11 @@ class Pending:
         """Leaves nothing behind. Raises nothing."""
         with suppress(OutputsUnavailable):
             await self._outputs._call(lambda: _drop(self._handle, self._temporary))
+
+
+def refresh(directory: Path) -> None:
+    """Lets the client of a network share see what others have put into the directory; claims.py says why."""
+    os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def _drop(handle: int, path: Path) -> None:

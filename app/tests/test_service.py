@@ -261,6 +261,51 @@ def test_two_nodes_share_their_results(start_server: StartServer, tmp_path: Path
     assert first.http.get(f"/gradio_api/file={second.url}/v1/results/{name}").content == answers[0].content
 
 
+def test_two_nodes_asked_at_the_same_moment_make_it_once(
+    start_server: StartServer, slow_espeak: Path, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    nodes = [
+        start_server("--enable-queue", outputs=share, wait=False, COSYVOICE_ESPEAK=str(slow_espeak))
+        for _ in range(2)
+    ]
+    for node in nodes:
+        node.wait_ready()
+    spoken = len((tmp_path / "pids").read_text().split())
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(3):
+            text = f"sleep 0.5 seconds, round {number}"
+            answers = list(pool.map(lambda n, text=text: nodes[n % 2].say(text), range(6)))
+            assert {a.status_code for a in answers} == {200}
+            assert len({a.content for a in answers}) == 1
+            assert sorted(a.headers["x-cache"] for a in answers) == [*["hit"] * 5, "miss"]
+            spoken += 1
+            assert len((tmp_path / "pids").read_text().split()) == spoken
+    assert sum(node.metric("tts_joined_total") for node in nodes) >= 1
+    assert {name.startswith(".") for name in os.listdir(share)} == {False}, "no claim is left"
+
+
+def test_the_result_of_a_node_that_is_killed_is_made_by_the_other(
+    start_server: StartServer, slow_espeak: Path, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    one, other = (
+        start_server("--enable-queue", outputs=share, wait=False, COSYVOICE_ESPEAK=str(slow_espeak))
+        for _ in range(2)
+    )
+    one.wait_ready()
+    other.wait_ready()
+    with ThreadPoolExecutor(2) as pool:
+        lost = pool.submit(one.say, "sleep 2 seconds")
+        wait_for(lambda: any(name.startswith(".claim-") for name in os.listdir(share)))
+        made = pool.submit(other.say, "sleep 2 seconds")
+        wait_for(lambda: other.metric("tts_joined_total") == 1)
+        one.process.kill()
+        assert made.result().status_code == 200
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+
+
 def test_outputs_that_cannot_be_written(start_server: StartServer, tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.mkdir()
