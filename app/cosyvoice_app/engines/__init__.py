@@ -9,6 +9,7 @@ from .base import MODES, Engine, Mode, Plan, Preset, Prompt, SpeechRequest, Voic
 #: COSYVOICE_ENGINE -> module and class.
 REGISTRY: dict[str, tuple[str, str]] = {
     "cpu": ("cosyvoice_app.engines.cpu", "CpuEngine"),
+    "cosyvoice": ("cosyvoice_app.engines.cosyvoice", "CosyVoiceEngine"),
 }
 
 
