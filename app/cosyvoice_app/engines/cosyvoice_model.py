@@ -33,8 +33,8 @@ _MOST_SPEAKERS = 32
 # Symbols of the CMU alphabet with a stress: upstream spells out digits in English text, also those.
 _STRESSED = re.compile(r"\[[A-Z]{2}[0-2]\]")
 _VERSIONS = (("cosyvoice3.yaml", 3), ("cosyvoice2.yaml", 2), ("cosyvoice.yaml", 1))
-# Seconds that a thread of an interrupted synthesis gets; the parent is less patient and kills.
-_SETTLE = 60.0
+# Seconds that the threads of an interrupted synthesis get.
+_SETTLE = 5.0
 
 
 class CosyVoiceModel:
@@ -101,6 +101,9 @@ class CosyVoiceModel:
         if self._hop is not None:
             self._inner.token_hop_len = self._hop
         with _as_file(payload) as prompt:
+            speaker = job["voice"]
+            if job["mode"] == "voice" and prompt is not None:
+                speaker = self._borrow(job["digest"], job["prompt_text"], prompt)
             self._seed(job["seed"])
             for piece in job["pieces"]:
                 # Upstream changes the speed of whole sentences only, and in a stream ignores it.
@@ -109,7 +112,7 @@ class CosyVoiceModel:
                     "speed": job["speed"],
                     "text_frontend": self._frontend and not _STRESSED.search(piece),
                 }
-                for chunk in self._say(job, piece, prompt, manner):
+                for chunk in self._say(job, piece, speaker, prompt, manner):
                     yield int(self._model.sample_rate), _pcm(chunk["tts_speech"])
 
     def interrupt(self) -> None:
@@ -120,11 +123,13 @@ class CosyVoiceModel:
             if name.endswith("_dict") and isinstance(value, dict):
                 value.clear()
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         end = time.monotonic() + _SETTLE
-        for thread in set(threading.enumerate()) - self._before - {threading.current_thread()}:
+        left = set(threading.enumerate()) - self._before - {threading.current_thread()}
+        for thread in left:
             thread.join(max(0.0, end - time.monotonic()))
         self.interrupt()  # what they kept
+        return not any(thread.is_alive() for thread in left)
 
     def out_of_memory(self, error: BaseException) -> bool:
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -142,7 +147,7 @@ class CosyVoiceModel:
     # How upstream is called.
 
     def _say(
-        self, job: dict[str, Any], piece: str, prompt: str | None, manner: dict[str, Any]
+        self, job: dict[str, Any], piece: str, speaker: str, prompt: str | None, manner: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         model, mode = self._model, job["mode"]
         if mode == "clone":
@@ -154,10 +159,7 @@ class CosyVoiceModel:
             # instruction without a word (frontend_zero_shot).
             told = f"{_SYSTEM} {job['instruct']}{_END}" if self._version == 3 else job["instruct"] + _END
             return model.inference_instruct2(piece, told, prompt or str(self._bundled), **manner)
-        speaker = job["voice"]
-        if prompt is not None:
-            speaker = self._borrow(job["digest"], job["prompt_text"], prompt)
-        elif self._is_plain(speaker):
+        if self._is_plain(speaker):
             return model.inference_sft(self._framed(piece), speaker, **manner)
         return model.inference_zero_shot(piece, "", "", zero_shot_spk_id=speaker, **manner)
 

@@ -34,6 +34,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _GROWTH = 1.1
 # What systemd gave to this process alone.
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+# What ran out of memory, in English and Chinese, by the kind of an error.
+_MEMORY = {"gpu-memory": ("GPU", "显存"), "memory": ("machine", "内存")}
 _ZH_REASON = "语音工作进程出错"
 
 
@@ -136,7 +138,7 @@ class Worker:
                 ended = True
                 self._note(live, header)
                 if kind == "error":
-                    raise self._failure(live, header)
+                    raise _failure(header)
                 return
         except _Broken as problem:
             ended = True
@@ -152,23 +154,8 @@ class Worker:
                 await self._call_off(live, number)
             live.busy = False
 
-    def _failure(self, live: _Live, header: Mapping[str, Any]) -> EngineError:
-        said = str(header.get("message", ""))[:1000]
-        if header.get("kind") in ("gpu-memory", "memory"):
-            # What a failed allocation leaves behind is not worth finding out.
-            where = "GPU" if header["kind"] == "gpu-memory" else "machine"
-            self._give_up(live, f"the {where}'s memory was not enough")
-            place = "显存" if header["kind"] == "gpu-memory" else "内存"
-            return EngineError(
-                f"the {where}'s memory was not enough for this text ({said}); "
-                "try again in a minute, or with a shorter text",
-                zh=f"{place}不足，无法合成这段文本（{said}）；请一分钟后再试，或缩短文本",
-                retry_after=60,
-            )
-        return EngineError(f"the model failed: {said}", zh=f"模型出错：{said}")
-
     def _note(self, live: _Live, header: Mapping[str, Any]) -> None:
-        """Figures after a job; and a process that has grown too large is given up."""
+        """Figures after a job; and a process that is not good for another one is given up."""
         measured = header.get("measured")
         self._measured = {
             str(name): float(value)
@@ -177,7 +164,13 @@ class Worker:
         }
         resident = _resident(live.process.pid)
         self._measured["worker_memory_bytes"] = float(resident)
-        if header.get("type") == "ready":
+        kind = str(header.get("kind"))
+        if kind in _MEMORY:
+            # What a failed allocation leaves behind is not worth finding out.
+            self._give_up(live, f"the {_MEMORY[kind][0]}'s memory was not enough")
+        elif header.get("ending"):
+            self._give_up(live, str(header.get("message", "a synthesis did not stop"))[:200])
+        elif header.get("type") == "ready":
             live.base = resident
             if self._most_memory and resident > self._most_memory:
                 log.warning(
@@ -239,12 +232,18 @@ class Worker:
                 # It has worked before, so somebody may put right what is wrong.
                 reason = str(error)
                 log.error("the speech worker cannot start: %s", reason)
+            except asyncio.CancelledError:
+                if live is not None:
+                    await live.kill()
+                raise
             finally:
                 self._ready.clear()
                 if live is not None:
-                    await live.kill()
+                    live.send_kill()
             self._restarts += 1
             self._on_state(False, f"the speech worker is being started again: {reason}")
+            if live is not None:
+                await live.kill()  # its memory on the GPU is needed
             if not (live is not None and live.was_ready):
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -313,11 +312,17 @@ class _Live:
             ended.cancel()
         return self._reason or self._how_it_ended()
 
-    async def kill(self) -> None:
-        """Ends the process and whatever it started."""
+    def send_kill(self) -> None:
+        """Tells the kernel to end the process and whatever it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+    async def kill(self) -> None:
+        """Returns when that has happened."""
+        self.send_kill()
         await self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     async def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
         """Raises _Broken when the process is gone."""
@@ -366,6 +371,20 @@ class _Live:
             hint = " (out of memory? see the kernel's log)" if name == "SIGKILL" else ""
             return f"it was ended by {name}{hint}"
         return f"it ended with status {status}; the journal has what it said"
+
+
+def _failure(header: Mapping[str, Any]) -> EngineError:
+    said = str(header.get("message", ""))[:1000]
+    kind = str(header.get("kind"))
+    if kind in _MEMORY:
+        where, place = _MEMORY[kind]
+        return EngineError(
+            f"the {where}'s memory was not enough for this text ({said}); "
+            "try again in a minute, or with a shorter text",
+            zh=f"{place}不足，无法合成这段文本（{said}）；请一分钟后再试，或缩短文本",
+            retry_after=60,
+        )
+    return EngineError(f"the model failed: {said}", zh=f"模型出错：{said}")
 
 
 def _audio(header: Mapping[str, Any], data: bytes) -> Audio:

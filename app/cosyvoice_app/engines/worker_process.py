@@ -58,8 +58,8 @@ class Model(Protocol):
     def interrupt(self) -> None:
         """Makes a `speak` that computes give up soon, by any exception. Called from another thread."""
 
-    def settle(self) -> None:
-        """Returns when nothing of an interrupted `speak` runs any more."""
+    def settle(self) -> bool:
+        """Whether nothing of an interrupted `speak` runs any more; waits a little for it."""
 
     def out_of_memory(self, error: BaseException) -> bool:
         """Whether the GPU's memory was not enough."""
@@ -118,8 +118,7 @@ class _Process:
             os._exit(3)
         except BaseException as error:  # noqa: BLE001 - the parent tells it
             traceback.print_exc()
-            self._send({"type": "error", "job": 0, "kind": self._kind(error), "message": _describe(error)})
-            os._exit(1)
+            self._end(0, self._failure(error), ending=True)
         self._send({"type": "ready", "job": 0, "info": self._model.info, **self._measure()})
         while True:
             job, payload = self._jobs.get()
@@ -145,7 +144,8 @@ class _Process:
         failure: BaseException | None = None
         chunks = model.speak(job, payload)
         try:
-            for rate, pcm in chunks:
+            # Not one step for a job that was cancelled before it began.
+            for rate, pcm in () if self._stopping else chunks:
                 if self._stopping:
                     break
                 for at in range(0, len(pcm), _AUDIO):
@@ -155,15 +155,16 @@ class _Process:
         with suppress(Exception):
             chunks.close()  # type: ignore[attr-defined]
         if self._stopping:
-            model.settle()
-            self._job = 0
-            self._send({"type": "done", "job": number, "stopped": True, **self._measure()})
+            settled = model.settle()
+            self._end(number, {"type": "done", "stopped": True}, ending=not settled)
         elif failure is not None:
             traceback.print_exception(failure)
-            self._fail(number, failure)
+            # What still runs in the model's threads would take random numbers from the next job.
+            self._stopping = True
+            model.interrupt()
+            self._end(number, self._failure(failure), ending=not model.settle())
         else:
-            self._job = 0
-            self._send({"type": "done", "job": number, **self._measure()})
+            self._end(number, {"type": "done"}, ending=False)
 
     def _on_thread_error(self, args: Any) -> None:
         """An exception in a thread of the model's own: what waits for that thread would wait for ever."""
@@ -173,20 +174,17 @@ class _Process:
         if isinstance(where, TracebackType):
             traceback.print_exception(type(error), error, where)
         if self._job:
-            self._fail(self._job, error)
-            os._exit(4)
+            self._end(self._job, self._failure(error), ending=True)
 
-    def _fail(self, number: int, error: BaseException | None) -> None:
+    def _failure(self, error: BaseException | None) -> dict[str, Any]:
+        return {"type": "error", "kind": self._kind(error), "message": _describe(error)}
+
+    def _end(self, number: int, how: dict[str, Any], *, ending: bool) -> None:
+        """The last frame of a job. ending: this process is of no use any more."""
         self._job = 0
-        self._send(
-            {
-                "type": "error",
-                "job": number,
-                "kind": self._kind(error),
-                "message": _describe(error),
-                **self._measure(),
-            }
-        )
+        self._send({**how, "job": number, "ending": ending, **self._measure()})
+        if ending:
+            os._exit(4)
 
     def _kind(self, error: BaseException | None) -> str:
         if isinstance(error, MemoryError):
