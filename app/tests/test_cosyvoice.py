@@ -375,11 +375,13 @@ def test_a_broken_process_is_told_and_replaced(
         monkeypatch.setattr(cosyvoice, "_MOST_AUDIO", 8 << 20)
         async with where.engine() as bench:
             pid = bench.pid
+            open_files = len(os.listdir("/proc/self/fd"))
             with pytest.raises(EngineError, match=complaint) as caught:
                 async with asyncio.timeout(60):
                     await bench.say(text)
             assert caught.value.zh
             await bench.replaced(pid)
+            assert len(os.listdir("/proc/self/fd")) <= open_files, "no pipe is left"
             assert [ready for ready, _ in bench.told] == [True, False, True]
             assert bench.engine.measurements["worker_restarts_total"] == 1
             assert (await bench.say("Hello again")).seconds > 0.1

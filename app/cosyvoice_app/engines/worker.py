@@ -142,6 +142,7 @@ class Worker:
                 return
         except _Broken as problem:
             ended = True
+            live.busy = False
             reason = str(problem)
             await self._kill(live, reason)
             raise EngineError(
@@ -192,8 +193,10 @@ class Worker:
                         self._note(live, header)
                         return
         except (TimeoutError, _Broken):
+            live.busy = False
             await self._kill(live, "a synthesis had to be stopped and did not stop by itself")
         except BaseException:
+            live.busy = False
             await self._kill(live, "a synthesis had to be stopped")
             raise
 
@@ -228,6 +231,8 @@ class Worker:
                     log.error("the speech worker did not start: %s", reason)
             except EngineUnavailable as error:
                 if first:
+                    if live is not None:
+                        await live.kill()
                     raise
                 # It has worked before, so somebody may put right what is wrong.
                 reason = str(error)
@@ -321,8 +326,17 @@ class _Live:
         """Returns when that has happened."""
         self.send_kill()
         await self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.close()
+        if self.busy:
+            return  # whoever reads reads on to the end
+        # A pipe with something left in it would stay open for as long as this process runs.
+        with suppress(TimeoutError, RuntimeError):
+            async with asyncio.timeout(1):
+                while await stdout.read(1 << 20):
+                    pass
 
     async def send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
         """Raises _Broken when the process is gone."""
