@@ -7,7 +7,9 @@ same, since the same name means the same audio and files appear whole. So nothin
 The share is normally NFS, which keeps names and attributes in caches of the client. What is relied on:
 
 - Creating with O_EXCL is decided by the server, whatever the client believes to know about the name: of two
-  nodes one gets EEXIST (Linux asks no cache before an exclusive create, which NFSv3 and v4 both have).
+  nodes one gets EEXIST. (For a name that is cached as "not there" Linux asks no cache before an exclusive
+  create, which NFSv3 and v4 both have. For one that is cached as there it may say EEXIST although the claim
+  has gone; `wait` then sees that, and it is tried again.)
 - A name that was looked up in vain stays "not there" in the client's cache until it hears that the directory
   has changed, which may take a minute (acdirmax). Opening the directory asks the server for its change
   attribute (close-to-open consistency holds for directories too) and drops such names when it has moved;

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -509,15 +510,27 @@ def test_a_worker_does_not_outlive_its_service(where: Where) -> None:
 
 def test_a_service_with_it_comes_back_after_a_hang(start_server: StartServer, where: Where) -> None:
     server = start_server(
-        "--enable-queue", COSYVOICE_ENGINE="cosyvoice", COSYVOICE_TIME_LIMIT="3", **where.variables
+        "--enable-queue",
+        COSYVOICE_ENGINE="cosyvoice",
+        COSYVOICE_TIME_LIMIT="3",
+        COSYVOICE_START_LIMIT="8",
+        **where.variables,
     )
     assert server.say("Hello there").status_code == 200
     assert server.metric("tts_gpu_memory_total_bytes") == 8 << 30
     (where.model / "orders.json").write_text('["once", "hang"]')  # so that the restart can be seen
-    assert server.say("please hang").status_code == 504
-    states = {server.http.get("/readyz").json()["state"] for _ in range(3)}
-    assert states == {"failed"}
-    assert "started again" in server.http.get("/readyz").json()["reason"]
+    with ThreadPoolExecutor(2) as pool:
+        hangs = pool.submit(server.say, "please hang")
+        time.sleep(1)
+        body = {"input": "I can wait"}
+        waits = pool.submit(server.http.post, "/v1/audio/speech", json=body, timeout=120)
+        assert hangs.result().status_code == 504
+        ready = server.http.get("/readyz")
+        assert (ready.status_code, ready.json()["state"]) == (503, "failed")
+        assert "the speech worker is being started again: a synthesis had to" in ready.json()["reason"]
+        assert waits.result().status_code == 200, "once there is a worker again"
+    server.wait_ready()
+    assert server.metric("tts_worker_restarts_total") >= 2
 
 
 # The stand-in against the original.
