@@ -308,7 +308,7 @@ def test_outputs_that_cannot_be_written(start_server: StartServer, tmp_path: Pat
     assert ready.status_code == 200, "what all nodes have in common empties no pool"
     assert "degraded" in ready.json()["outputs"]
     assert server.metric("tts_outputs_up") == 0
-    with pytest.raises(AppError, match="results cannot be kept"):
+    with pytest.raises(AppError, match="results and voices cannot be kept"):
         connect(server).predict("keep this", "auto", 1.0, 1, api_name="/generate")
     share.chmod(0o755)
     assert server.say("keep this").status_code == 200
