@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ class Outputs:
         self.directory = directory
         self.share = Share(directory, node=node, time_limit=time_limit, most_threads=most_threads)
         self._known: dict[str, Result] = {}
+        #: Called with the name of a result that was found, so used.
+        self.on_use: Callable[[str], object] = lambda name: None
 
     @property
     def problem(self) -> str | None:
@@ -72,11 +75,13 @@ class Outputs:
     async def find(self, name: str) -> bytes | None:
         """The file of that name, if it is there."""
         try:
-            return await self.share.call(lambda: (self.directory / name).read_bytes(), missing_is_fine=True)
+            data = await self.share.call(lambda: (self.directory / name).read_bytes(), missing_is_fine=True)
         except FileNotFoundError:
             # "Not there" and "the mount point is empty because the share is away" look alike here; begin()
             # tells.
             return None
+        self.on_use(name)
+        return data
 
     async def read(self, name: str) -> bytes:
         """The file of that name. Raises NotFound, also for a name that is not a result's."""
