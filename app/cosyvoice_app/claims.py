@@ -34,47 +34,50 @@ from functools import partial
 from pathlib import Path
 
 from .errors import OutputsUnavailable
-from .outputs import CLAIM, PROCESS, Outputs, refresh
+from .share import Share
 
+#: How the name of a claim begins; the rest is the result's.
+CLAIM = ".claim-"
 #: Seconds after which a claim that nobody touches is void.
 LEASE = 10.0
 # How often the owner touches its claim, and how often others look whether the result has come, in seconds.
 _TOUCH_EVERY = 2.5
 _LOOK_EVERY = 0.2
+# Tells this process from those that had the node's name before.
+_PROCESS = uuid.uuid4().hex
 
 
 class Claims:
-    def __init__(self, outputs: Outputs, node: str) -> None:
-        self._outputs = outputs
-        self._node = node
+    def __init__(self, share: Share) -> None:
+        self._share = share
 
     async def take(self, name: str) -> Claim | None:
         """The claim on that result; None: somebody else has it. When the share does not answer, a claim that
         is none: keeping the result will tell.
         """
-        path = self._outputs.directory / f"{CLAIM}{name}"
+        path = self._share.directory / f"{CLAIM}{name}"
         token = uuid.uuid4().hex
-        text = json.dumps({"node": self._node, "process": PROCESS, "token": token, "lease": LEASE})
+        text = json.dumps({"node": self._share.node, "process": _PROCESS, "token": token, "lease": LEASE})
         try:
-            created = await self._outputs.operate(
+            created = await self._share.call(
                 lambda: _create(path, text), late=lambda done: done and _remove(path, token)
             )
         except OutputsUnavailable:
-            return Claim(self._outputs, None, token)
-        return Claim(self._outputs, path, token) if created else None
+            return Claim(self._share, None, token)
+        return Claim(self._share, path, token) if created else None
 
     async def wait(self, name: str, limit: float) -> None:
         """Returns when the result is there, when its claim is gone or void (a void one is removed), when the
         share does not answer, and after `limit` seconds.
         """
-        path = self._outputs.directory / f"{CLAIM}{name}"
-        result = self._outputs.directory / name
+        path = self._share.directory / f"{CLAIM}{name}"
+        result = self._share.directory / name
         end = time.monotonic() + limit
         last: tuple[str, int] | None = None
         since = time.monotonic()
         while (now := time.monotonic()) < end:
             try:
-                seen = await self._outputs.operate(lambda: _look(path, result))
+                seen = await self._share.call(lambda: _look(path, result))
                 if seen is None:
                     return
                 if seen != last:
@@ -82,18 +85,33 @@ class Claims:
                 elif now - since > LEASE:
                     # Two that find it void at once may take away what the other has just made. The worst that
                     # follows is a result that is made twice.
-                    await self._outputs.operate(partial(_remove, path, seen[0]))
+                    await self._share.call(partial(_remove, path, seen[0]))
                     return
             except OutputsUnavailable:
                 return
             await asyncio.sleep(_LOOK_EVERY)
 
+    async def remove_stale(self) -> None:
+        """Takes away what this node claimed before it was killed. Raises nothing."""
+
+        def work() -> None:
+            with os.scandir(self._share.directory) as entries:
+                for entry in entries:
+                    if entry.name.startswith(CLAIM):
+                        with suppress(OSError, ValueError, KeyError, TypeError):
+                            claim = json.loads(Path(entry.path).read_bytes()[:4096])
+                            if claim["node"] == self._share.node and claim["process"] != _PROCESS:
+                                os.unlink(entry.path)
+
+        with suppress(OutputsUnavailable):
+            await self._share.call(work)
+
 
 class Claim:
     """A result that this process makes. `release` ends it."""
 
-    def __init__(self, outputs: Outputs, path: Path | None, token: str) -> None:
-        self._outputs = outputs
+    def __init__(self, share: Share, path: Path | None, token: str) -> None:
+        self._share = share
         self._path = path
         self._token = token
         self._touching = asyncio.create_task(self._touch()) if path is not None else None
@@ -105,7 +123,7 @@ class Claim:
         self._touching.cancel()
         path = self._path
         with suppress(OutputsUnavailable):
-            await self._outputs.operate(lambda: _remove(path, self._token))
+            await self._share.call(lambda: _remove(path, self._token))
 
     async def _touch(self) -> None:
         path = self._path
@@ -113,7 +131,12 @@ class Claim:
         while True:
             await asyncio.sleep(_TOUCH_EVERY)
             with suppress(OutputsUnavailable):
-                await self._outputs.operate(lambda: _set_time(path))
+                await self._share.call(lambda: _set_time(path))
+
+
+def refresh(directory: Path) -> None:
+    """Lets the client of a network share see what others have put into the directory. In a thread."""
+    os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 # Below: in a thread.

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__
 from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge, speaks_chinese
+from .formats import MEDIA_TYPES, check_format, encode
 from .metrics import CONTENT_TYPE, Metrics
 from .readiness import Readiness
 from .settings import Settings
@@ -49,7 +50,7 @@ class SpeechBody(BaseModel):
     model: str = Field(default="cosyvoice3", max_length=200, description="Any name: a node serves one model.")
     input: str = Field(description="The text to say.")
     voice: str = Field(default="auto", max_length=200, description="See GET /v1/voices.")
-    response_format: str = Field(default="wav", max_length=20, description="wav")
+    response_format: str = Field(default="wav", max_length=20, description=", ".join(MEDIA_TYPES))
     speed: float = Field(default=1.0, description=f"{MIN_SPEED} to {MAX_SPEED}; 1 is normal.")
     seed: int = Field(default=1, description=f"{MIN_SEED} to {MAX_SEED}; same seed, same audio.")
 
@@ -117,27 +118,23 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         "/v1/audio/speech",
         summary="Speech from text",
         response_class=Response,
-        responses={200: {"content": {"audio/wav": {}}, "description": "The audio."}},
+        responses={200: {"content": {t: {} for t in MEDIA_TYPES.values()}, "description": "The audio."}},
     )
     async def speech(body: SpeechBody, request: Request) -> Response:
-        if body.response_format != "wav":
-            raise BadRequest(
-                f"response_format {body.response_format!r} cannot be made here; use 'wav'",
-                zh=f"不支持 response_format {body.response_format!r}；请使用 'wav'",
-                param="response_format",
-            )
+        format = check_format(body.response_format)
         wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
         fresh = "no-cache" in request.headers.get("cache-control", "").lower()
         made = await until_gone(request, service.speak(wanted, use_cache=not fresh))
+        encoded = await asyncio.to_thread(encode, made.data, format)
         headers = {
             "X-Result-Name": made.name,
             "X-Result-Voice": made.voice,
             "X-Result-Seconds": f"{made.seconds:.3f}",
             "X-Cache": "hit" if made.cached else "miss",
             "Cache-Control": "no-store",
-            "Content-Disposition": f'inline; filename="{made.name}"',
+            "Content-Disposition": f'inline; filename="{made.name.removesuffix(".wav")}.{format}"',
         }
-        return Response(made.data, media_type="audio/wav", headers=headers)
+        return Response(encoded.data, media_type=encoded.media_type, headers=headers)
 
     @api.get("/v1/models", summary="What this node serves")
     async def models() -> dict[str, Any]:

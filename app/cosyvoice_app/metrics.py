@@ -35,6 +35,12 @@ class Metrics:
         self.outputs_up = Gauge(
             "tts_outputs_up", "1 when results can be kept in the shared directory", registry=registry
         )
+        self.outputs_bytes = Gauge(
+            "tts_outputs_bytes", "Size of all results, when they are limited", registry=registry
+        )
+        self.outputs_removed = Counter(
+            "tts_outputs_removed", "Results that this node removed to keep to the limits", registry=registry
+        )
         self.requests = Counter(
             "tts_requests", "Requests for speech by how they ended", ["outcome"], registry=registry
         )

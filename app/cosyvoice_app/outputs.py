@@ -1,56 +1,24 @@
-"""The directory of results: whole files or none, and never a request that hangs because the share does.
-
-The directory is normally an NFS mount shared by all nodes. Any call on it may block for as long as the server
-is away, so each runs in a thread of its own, with a time limit, and the event loop never touches it.
-"""
+"""The results of all nodes, in the shared directory."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import json
 import os
 import re
-import threading
-import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from .errors import NotFound, OutputsFull, OutputsUnavailable
+from .claims import Claims, refresh
+from .errors import NotFound, OutputsUnavailable
+from .share import Pending, Share
 from .wav import WavError, read_summary
 
-T = TypeVar("T")
-
 _NAME = re.compile(r"[0-9a-f]{32}\.wav")
-_TEMPORARY = ".making-"
-#: How the name of a claim begins; see claims.py.
-CLAIM = ".claim-"
-#: Tells this process from those that had the node's name before.
-PROCESS = uuid.uuid4().hex
-# After this many seconds a temporary file can only be what a killed process left.
-_STALE = 3600.0
-# Bytes a second that a share in use gives at the very least: longer files get longer to be written or read.
-_SLOWEST = 1 << 20
-# What to look at, in English and in Chinese.
-_SERVER_DOWN = ("is the share's server up?", "共享存储的服务器是否在运行？")
-_NOT_WRITABLE = ("is the share mounted and writable?", "共享存储是否已挂载并且可写？")
-# The C library names errors in the language of its locale, which is the machine's and not the reader's.
-_REASONS_ZH = {
-    errno.ENOENT: "目录不存在",
-    errno.EACCES: "没有权限",
-    errno.EPERM: "不允许此操作",
-    errno.EROFS: "只读",
-    errno.EIO: "读写出错",
-    errno.ESTALE: "挂载已失效",
-    errno.ENOSPC: "空间已满",
-    errno.EDQUOT: "超出配额",
-    errno.ETIMEDOUT: "连接超时",
-}
 
 
 def is_result_name(name: str) -> bool:
@@ -90,20 +58,20 @@ class Outputs:
     def __init__(self, directory: Path, *, node: str, time_limit: float, most_threads: int = 16) -> None:
         """time_limit: seconds for one operation. most_threads: operations under way at one time."""
         self.directory = directory
-        self._node = node
-        self._time_limit = time_limit
-        self._most_threads = most_threads
-        self._running = 0
-        self._overdue = 0
-        self._next_trial = 0.0
+        self.share = Share(directory, node=node, time_limit=time_limit, most_threads=most_threads)
         self._known: dict[str, Result] = {}
-        #: Why the last operation failed; None when it worked.
-        self.problem: str | None = None
+        #: Called with the name of a result that was found, so used.
+        self.on_use: Callable[[str], object] = lambda name: None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last operation on the share failed; None when it worked."""
+        return self.share.problem
 
     async def probe(self) -> None:
         """Asks whether files can be made. `problem` tells afterwards; raises nothing."""
         with suppress(OutputsUnavailable):
-            await self._call(self._probe)
+            await self.share.call(self._probe)
 
     async def find(self, name: str, *, fresh: bool = False) -> bytes | None:
         """The file of that name, if it is there. fresh: also when another node has made it only just now,
@@ -116,11 +84,13 @@ class Outputs:
             return (self.directory / name).read_bytes()
 
         try:
-            return await self._call(work, missing_is_fine=True)
+            data = await self.share.call(work, missing_is_fine=True)
         except FileNotFoundError:
             # "Not there" and "the mount point is empty because the share is away" look alike here; begin()
             # tells.
             return None
+        self.on_use(name)
+        return data
 
     async def read(self, name: str) -> bytes:
         """The file of that name. Raises NotFound, also for a name that is not a result's."""
@@ -134,27 +104,16 @@ class Outputs:
 
     async def begin(self, name: str) -> Pending:
         """Makes sure that a file can be made before the work for it is done."""
-        temporary = self.directory / f"{_TEMPORARY}{self._node}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        handle = await self._call(
-            lambda: os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644),
-            late=lambda opened: _drop(opened, temporary),
-        )
-        return Pending(self, handle, temporary, self.directory / name)
+        return await self.share.begin(self.directory / name, shown=lambda: self._known.pop(name, None))
 
     async def latest(self, count: int) -> list[Result]:
         """The newest results of all nodes, newest first."""
-        return await self._call(lambda: self._list(count))
-
-    async def operate(self, work: Callable[[], T], *, late: Callable[[T], object] | None = None) -> T:
-        """`work`, which uses the directory, in a thread and within the time limit. late: called, in a thread,
-        with a result that nobody waits for any more.
-        """
-        return await self._call(work, late=late)
+        return await self.share.call(lambda: self._list(count))
 
     async def remove_stale(self) -> None:
         """Removes what this node's killed processes left. Raises nothing."""
-        with suppress(OutputsUnavailable):
-            await self._call(self._remove_stale)
+        await self.share.remove_stale(self.directory)
+        await Claims(self.share).remove_stale()
 
     # Below: in a thread.
 
@@ -185,169 +144,3 @@ class Outputs:
         except (FileNotFoundError, WavError):
             return None  # removed meanwhile, or somebody else's file under such a name
         return Result(name, state.st_mtime, state.st_size, seconds, parameters)
-
-    def _remove_stale(self) -> None:
-        mine = f"{_TEMPORARY}{self._node}-"
-        with os.scandir(self.directory) as entries:
-            for entry in entries:
-                if entry.name.startswith(CLAIM):
-                    with suppress(OSError, ValueError, KeyError, TypeError):
-                        claim = json.loads(Path(entry.path).read_bytes()[:4096])
-                        if claim["node"] == self._node and claim["process"] != PROCESS:
-                            os.unlink(entry.path)
-                elif entry.name.startswith(mine):
-                    with suppress(FileNotFoundError):
-                        if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE:
-                            os.unlink(entry.path)
-
-    # Above: in a thread.
-
-    async def _call(
-        self,
-        work: Callable[[], T],
-        *,
-        extra: float = 0.0,
-        missing_is_fine: bool = False,
-        late: Callable[[T], object] | None = None,
-    ) -> T:
-        """`work` in a thread, for the time limit and `extra` seconds at most.
-
-        A thread that the share holds cannot be ended, only left. While one is, further calls fail at once,
-        save one every few seconds that tries again. late: called, in a thread, with a result that nobody
-        waits for any more.
-        """
-        now = time.monotonic()
-        if self._running >= self._most_threads or (self._overdue and now < self._next_trial):
-            raise self._unavailable("does not answer", "没有应答", _SERVER_DOWN)
-        if self._overdue:
-            self._next_trial = now + 3 * self._time_limit
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        left = False
-
-        def deliver(value: T | None, error: BaseException | None) -> None:
-            self._running -= 1
-            if left:
-                self._overdue -= 1
-            if answer.done():
-                if error is None:
-                    forget(value)  # type: ignore[arg-type]
-            elif error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(value)  # type: ignore[arg-type]
-
-        def forget(value: T) -> None:
-            if late is not None:
-                threading.Thread(target=late, args=(value,), name="outputs-late", daemon=True).start()
-
-        def run() -> None:
-            value: T | None = None
-            error: BaseException | None = None
-            try:
-                value = work()
-            except BaseException as caught:  # noqa: BLE001 - whatever it is belongs to the one who waits
-                error = caught
-            with suppress(RuntimeError):  # the loop has been closed meanwhile
-                loop.call_soon_threadsafe(deliver, value, error)
-
-        self._running += 1
-        threading.Thread(target=run, name="outputs", daemon=True).start()
-        limit = self._time_limit + extra
-        try:
-            async with asyncio.timeout(limit) as timer:
-                value = await answer
-        except asyncio.CancelledError:
-            if not answer.cancelled() and answer.exception() is None:
-                forget(answer.result())  # it came in the same turn of the loop as the cancellation
-            raise
-        except OSError as error:
-            # The limit's own TimeoutError is an OSError too, and so is the one that NFS gives for ETIMEDOUT.
-            if isinstance(error, TimeoutError) and timer.expired():
-                left = True
-                self._overdue += 1
-                self._next_trial = max(self._next_trial, time.monotonic() + 2 * self._time_limit)
-                raise self._unavailable(
-                    f"did not answer within {limit:g} s", f"在 {limit:g} 秒内没有应答", _SERVER_DOWN
-                ) from None
-            if isinstance(error, FileNotFoundError) and missing_is_fine:
-                self.problem = None
-                raise
-            raise self._failed(error) from error
-        self.problem = None
-        return value
-
-    def _failed(self, error: OSError) -> OutputsUnavailable:
-        reason = os.strerror(error.errno).lower() if error.errno else str(error)
-        reason_zh = _REASONS_ZH.get(error.errno or 0, reason)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            self.problem = f"{self.directory}: {reason}"
-            return OutputsFull(
-                f"the result cannot be kept: {self.problem}; ask who runs this service to make room",
-                zh=f"结果无法保存：{self.directory}：{reason_zh}；请联系本服务的管理员清理空间",
-                retry_after=60,
-            )
-        return self._unavailable(f"cannot be used: {reason}", f"无法使用：{reason_zh}", _NOT_WRITABLE)
-
-    def _unavailable(self, what: str, what_zh: str, advice: tuple[str, str]) -> OutputsUnavailable:
-        self.problem = f"{self.directory} {what}"
-        return OutputsUnavailable(
-            f"results cannot be kept at the moment: {self.problem}, on {self._node}; {advice[0]}",
-            zh=f"暂时无法保存结果：{self._node} 上的 {self.directory} {what_zh}；{advice[1]}",
-            retry_after=5,
-        )
-
-
-class Pending:
-    """A file in the making. `commit` or `discard` ends it; until then nobody sees it."""
-
-    def __init__(self, outputs: Outputs, handle: int, temporary: Path, target: Path) -> None:
-        self._outputs = outputs
-        self._handle = handle
-        self._temporary = temporary
-        self._target = target
-
-    async def commit(self, data: bytes) -> None:
-        """Writes, then shows the file under its name; after that it survives a power cut of client and
-        server.
-        """
-
-        def work() -> None:
-            try:
-                try:
-                    rest = memoryview(data)
-                    while rest:
-                        rest = rest[os.write(self._handle, rest) :]
-                    os.fsync(self._handle)
-                finally:
-                    os.close(self._handle)  # NFS may tell of a failed write only here
-                os.replace(self._temporary, self._target)
-            except BaseException:
-                with suppress(OSError):
-                    self._temporary.unlink()
-                raise
-            directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-
-        self._outputs._known.pop(self._target.name, None)
-        await self._outputs._call(work, extra=len(data) / _SLOWEST)
-
-    async def discard(self) -> None:
-        """Leaves nothing behind. Raises nothing."""
-        with suppress(OutputsUnavailable):
-            await self._outputs._call(lambda: _drop(self._handle, self._temporary))
-
-
-def refresh(directory: Path) -> None:
-    """Lets the client of a network share see what others have put into the directory; claims.py says why."""
-    os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-
-
-def _drop(handle: int, path: Path) -> None:
-    with suppress(OSError):
-        os.close(handle)
-    with suppress(OSError):
-        path.unlink()

@@ -25,9 +25,10 @@ from .errors import (
     TimeLimit,
 )
 from .metrics import Metrics
-from .outputs import Outputs, Pending, result_name
+from .outputs import Outputs, result_name
 from .readiness import Readiness
 from .settings import Settings
+from .share import Pending
 from .wav import Audio, cut, decode, encode, join, read_summary
 
 log = logging.getLogger("cosyvoice")
@@ -67,7 +68,7 @@ class SpeechService:
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness
-        self._claims = Claims(outputs, settings.node)
+        self._claims = Claims(outputs.share)
         self._turn = asyncio.Lock()  # first come, first served
         self._waiting = 0
         self._inside = 0

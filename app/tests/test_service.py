@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import soundfile
 from conftest import APP, Server, StartServer, free_port
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -71,6 +72,26 @@ def test_a_sentence_becomes_a_file_that_can_be_played(server: Server) -> None:
     assert afresh.content == answer.content
 
 
+@pytest.mark.parametrize(
+    ("format", "media_type"),
+    [("mp3", "audio/mpeg"), ("opus", "audio/ogg"), ("pcm", "audio/pcm;rate=24000;channels=1")],
+)
+def test_a_sentence_comes_in_the_format_asked_for(server: Server, format: str, media_type: str) -> None:
+    kept = server.say("One file is kept, whatever it is asked for as.")
+    answer = server.say("One file is kept, whatever it is asked for as.", response_format=format)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.headers["x-cache"] == "hit", "a format is no other result"
+    assert answer.headers["x-result-name"] == kept.headers["x-result-name"]
+    name = kept.headers["x-result-name"].replace(".wav", f".{format}")
+    assert f'filename="{name}"' in answer.headers["content-disposition"]
+    if format == "pcm":
+        seconds = len(answer.content) / 48000
+    else:
+        with soundfile.SoundFile(io.BytesIO(answer.content)) as file:
+            seconds = file.frames / file.samplerate
+    assert seconds == pytest.approx(heard(kept.content), abs=0.01)
+
+
 def test_results_are_listed_and_served_whole_and_in_ranges(server: Server) -> None:
     made = server.say("佢哋喺度", seed=7)
     name = made.headers["x-result-name"]
@@ -101,7 +122,11 @@ def test_results_are_listed_and_served_whole_and_in_ranges(server: Server) -> No
         ({"input": "hi", "speed": 9}, "speed", "0.5 to 2.0"),
         ({"input": "hi", "seed": 1.5}, "seed", "got '1.5'"),
         ({"input": "hi", "seed": 0}, "seed", "1 to 100000000"),
-        ({"input": "hi", "response_format": "mp3"}, "response_format", "use 'wav'"),
+        (
+            {"input": "hi", "response_format": "flac"},
+            "response_format",
+            "'flac' cannot be made here; use one of: wav, mp3, opus, pcm",
+        ),
         ({"input": ["hi"]}, "input", "valid string"),
     ],
 )
@@ -328,7 +353,7 @@ def test_outputs_that_cannot_be_written(start_server: StartServer, tmp_path: Pat
     assert ready.status_code == 200, "what all nodes have in common empties no pool"
     assert "degraded" in ready.json()["outputs"]
     assert server.metric("tts_outputs_up") == 0
-    with pytest.raises(AppError, match="results cannot be kept"):
+    with pytest.raises(AppError, match="results and voices cannot be kept"):
         connect(server).predict("keep this", "auto", 1.0, 1, api_name="/generate")
     share.chmod(0o755)
     assert server.say("keep this").status_code == 200
