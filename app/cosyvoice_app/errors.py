@@ -1,4 +1,6 @@
-"""Errors that a caller is meant to read: what was wrong, the value received, what to do."""
+"""Errors that a caller is meant to read: what was wrong, the value received, what to do; in English and in
+Chinese.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,35 @@ class ServiceError(Exception):
     """An answer other than success, in the shape that OpenAI clients know.
 
     status: HTTP status. code: a word for programs. kind: OpenAI's error `type`. param: the field at fault.
-    retry_after: seconds after which the same request may succeed, sent as Retry-After.
+    retry_after: seconds after which the same request may succeed, sent as Retry-After. zh: the message in
+    Chinese. Default: None, and then Chinese readers get the English one too.
     """
 
     status = 500
     code = "internal_error"
     kind = "server_error"
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        zh: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.zh = zh
         self.param = param
         self.retry_after = retry_after
 
-    def body(self) -> dict[str, dict[str, str | None]]:
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+    def text(self, chinese: bool = False) -> str:
+        """The message in the reader's language, as far as it is there in that."""
+        return (chinese and self.zh) or self.message
+
+    def body(self, chinese: bool = False) -> dict[str, dict[str, str | None]]:
+        message = self.text(chinese)
+        return {"error": {"message": message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
 class BadRequest(ServiceError):
@@ -92,3 +108,8 @@ class TimeLimit(EngineError):
 
 class EngineUnavailable(Exception):
     """The engine cannot work on this machine at all, e.g. its program is missing."""
+
+
+def speaks_chinese(accept_language: str) -> bool:
+    """Whether the first language of an Accept-Language header is Chinese."""
+    return accept_language.strip().lower().startswith("zh")

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__
-from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge
+from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge, speaks_chinese
+from .formats import MEDIA_TYPES, check_format, encode
 from .metrics import CONTENT_TYPE, Metrics
 from .readiness import Readiness
 from .settings import Settings
@@ -49,7 +50,7 @@ class SpeechBody(BaseModel):
     model: str = Field(default="cosyvoice3", max_length=200, description="Any name: a node serves one model.")
     input: str = Field(description="The text to say.")
     voice: str = Field(default="auto", max_length=200, description="See GET /v1/voices.")
-    response_format: str = Field(default="wav", max_length=20, description="wav")
+    response_format: str = Field(default="wav", max_length=20, description=", ".join(MEDIA_TYPES))
     speed: float = Field(default=1.0, description=f"{MIN_SPEED} to {MAX_SPEED}; 1 is normal.")
     seed: int = Field(default=1, description=f"{MIN_SEED} to {MAX_SEED}; same seed, same audio.")
 
@@ -66,19 +67,22 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
 
     @api.exception_handler(ServiceError)
     async def on_service_error(request: Request, error: ServiceError) -> Response:
-        return error_response(error)
+        return error_response(error, _languages(request))
 
     @api.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> Response:
-        return error_response(_explain(error))
+        return error_response(_explain(error), _languages(request))
 
     @api.exception_handler(StarletteHTTPException)
     async def on_http_error(request: Request, error: StarletteHTTPException) -> Response:
-        if (limit := _LIMITS.get(error.status_code)) is not None:
-            return error_response(limit(error.detail))
+        if isinstance(error, _Refused):
+            return error_response(error.reason, _languages(request))
         problem = NotFound if error.status_code == 404 else BadRequest
-        shaped = problem(f"{request.method} {request.url.path[:200]}: {error.detail}")
-        return JSONResponse(shaped.body(), error.status_code, headers=error.headers)
+        what = f"{request.method} {request.url.path[:200]}"
+        said = _DETAILS_ZH.get(error.status_code, error.detail)
+        shaped = problem(f"{what}: {error.detail}", zh=f"{what}：{said}")
+        body = shaped.body(speaks_chinese(_languages(request)))
+        return JSONResponse(body, error.status_code, headers=error.headers)
 
     @api.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:
@@ -114,26 +118,23 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         "/v1/audio/speech",
         summary="Speech from text",
         response_class=Response,
-        responses={200: {"content": {"audio/wav": {}}, "description": "The audio."}},
+        responses={200: {"content": {t: {} for t in MEDIA_TYPES.values()}, "description": "The audio."}},
     )
     async def speech(body: SpeechBody, request: Request) -> Response:
-        if body.response_format != "wav":
-            raise BadRequest(
-                f"response_format {body.response_format!r} cannot be made here; use 'wav'",
-                param="response_format",
-            )
+        format = check_format(body.response_format)
         wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
         fresh = "no-cache" in request.headers.get("cache-control", "").lower()
         made = await until_gone(request, service.speak(wanted, use_cache=not fresh))
+        encoded = await asyncio.to_thread(encode, made.data, format)
         headers = {
             "X-Result-Name": made.name,
             "X-Result-Voice": made.voice,
             "X-Result-Seconds": f"{made.seconds:.3f}",
             "X-Cache": "hit" if made.cached else "miss",
             "Cache-Control": "no-store",
-            "Content-Disposition": f'inline; filename="{made.name}"',
+            "Content-Disposition": f'inline; filename="{made.name.removesuffix(".wav")}.{format}"',
         }
-        return Response(made.data, media_type="audio/wav", headers=headers)
+        return Response(encoded.data, media_type=encoded.media_type, headers=headers)
 
     @api.get("/v1/models", summary="What this node serves")
     async def models() -> dict[str, Any]:
@@ -168,26 +169,57 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
     return api
 
 
-def error_response(error: ServiceError) -> Response:
+def error_response(error: ServiceError, languages: str = "") -> Response:
+    """languages: the request's Accept-Language, which decides between English and Chinese."""
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
-    return JSONResponse(error.body(), error.status, headers=headers)
+    return JSONResponse(error.body(speaks_chinese(languages)), error.status, headers=headers)
+
+
+def _languages(request: Request) -> str:
+    return request.headers.get("accept-language", "")
 
 
 def _explain(error: RequestValidationError) -> BadRequest:
     """The first few findings in one message, each with the field and the value received."""
     findings = []
+    findings_zh = []
     param = None
     for item in error.errors()[:5]:
         where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path"))
         if item["type"] == "json_invalid":
-            findings.append(f"the body is not JSON: {item.get('ctx', {}).get('error', item['msg'])}")
+            said = item.get("ctx", {}).get("error", item["msg"])
+            findings.append(f"the body is not JSON: {said}")
+            findings_zh.append(f"请求正文不是 JSON：{said}")
             continue
         param = param or where or None
-        given = "" if item["type"] == "missing" else f" (got {str(item.get('input'))[:60]!r})"
-        findings.append(f"{where or 'the body'}: {item['msg']}{given}")
-    return BadRequest("; ".join(findings), param=param)
+        missing = item["type"] == "missing"
+        value = repr(str(item.get("input"))[:60])
+        findings.append(f"{where or 'the body'}: {item['msg']}{'' if missing else f' (got {value})'}")
+        known = _DEMANDS_ZH.get(item["type"])
+        demand = item["msg"] if known is None else known.format_map(item.get("ctx", {}))
+        findings_zh.append(f"{where or '请求正文'}：{demand}{'' if missing else f'（收到 {value}）'}")
+    return BadRequest("; ".join(findings), zh="；".join(findings_zh), param=param)
+
+
+# What a field must be, by pydantic's name of the finding; what is not here is told in pydantic's English.
+_DEMANDS_ZH = {
+    "missing": "必须填写",
+    "string_type": "必须是字符串",
+    "string_too_long": "最多 {max_length} 个字符",
+    "float_type": "必须是数字",
+    "float_parsing": "必须是数字",
+    "int_type": "必须是整数",
+    "int_parsing": "必须是整数",
+    "int_from_float": "必须是整数",
+    "bool_type": "必须是 true 或 false",
+    "bool_parsing": "必须是 true 或 false",
+    "greater_than_equal": "不能小于 {ge}",
+    "less_than_equal": "不能大于 {le}",
+    "model_attributes_type": "必须是 JSON 对象",
+}
+_DETAILS_ZH = {404: "没有这个地址", 405: "这个地址不支持该方法"}
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -196,7 +228,7 @@ async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         while not (await asyncio.wait({task}, timeout=0.5))[0]:
             if await request.is_disconnected():
-                raise NotReady("the client went away")  # nobody will read it
+                raise NotReady("the client went away", zh="客户端已断开")  # nobody will read it
         return task.result()
     finally:
         if not task.done():
@@ -229,8 +261,6 @@ def file_response(name: str, data: bytes, request: Request) -> Response:
         return Response(data[first : last + 1], 206, headers, "audio/wav")
     return Response(data, 200, headers, "audio/wav")
 
-
-_LIMITS: dict[int, type[BadRequest]] = {TooLarge.status: TooLarge, SlowRequest.status: SlowRequest}
 
 # gradio's client asks a page for each file by the address that the page gave for it.
 _RESULT_BY_ADDRESS = re.compile(r"/gradio_api/file=https?:/+[^/]+(/v1/results/[0-9a-f]{32}\.wav)")
@@ -286,9 +316,10 @@ class Front:
                 ]
             await send(message)
 
+        languages = headers.get(b"accept-language", b"").decode("latin-1")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MAX_BODY:
-            await error_response(_too_large(int(length)))(scope, receive, send_named)
+            await error_response(_too_large(int(length)), languages)(scope, receive, send_named)
             return
         target: App = self._api
         if by_address := _RESULT_BY_ADDRESS.fullmatch(scope["path"]):
@@ -297,8 +328,10 @@ class Front:
             try:
                 target = await asyncio.wait_for(asyncio.shield(self._page), PAGE_WAIT)
             except TimeoutError:
-                error = NotReady("the page is still being loaded; try again", retry_after=5)
-                await error_response(error)(scope, receive, send_named)
+                error = NotReady(
+                    "the page is still being loaded; try again", zh="页面仍在加载；请稍后再试", retry_after=5
+                )
+                await error_response(error, languages)(scope, receive, send_named)
                 return
             await self._until_the_end(target(scope, limited(receive), send_named), send_named)
             return
@@ -321,6 +354,14 @@ class Front:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class _Refused(StarletteHTTPException):
+    """A ServiceError on its way through FastAPI, which lets nothing else out of where it reads a body."""
+
+    def __init__(self, reason: ServiceError) -> None:
+        super().__init__(reason.status, reason.message)
+        self.reason = reason
+
+
 def limited(receive: Receive) -> Receive:
     """`receive` that refuses a body which is too large or too slow, by an HTTPException into the app."""
     size = 0
@@ -336,19 +377,24 @@ def limited(receive: Receive) -> Receive:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            # FastAPI lets no other exception through from where it reads a body.
-            raise StarletteHTTPException(
-                SlowRequest.status, f"the body did not come within {BODY_TIME_LIMIT:g} s"
+            raise _Refused(
+                SlowRequest(
+                    f"the body did not come within {BODY_TIME_LIMIT:g} s",
+                    zh=f"请求正文没有在 {BODY_TIME_LIMIT:g} 秒内传完",
+                )
             ) from None
         if message["type"] == "http.request":
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if size > MAX_BODY:
-                raise StarletteHTTPException(TooLarge.status, _too_large(size).message)
+                raise _Refused(_too_large(size))
         return message
 
     return receive_limited
 
 
 def _too_large(size: int) -> TooLarge:
-    return TooLarge(f"the body is {size} bytes long or more; at most {MAX_BODY} are taken")
+    return TooLarge(
+        f"the body is {size} bytes long or more; at most {MAX_BODY} are taken",
+        zh=f"请求正文至少有 {size} 字节；最多 {MAX_BODY} 字节",
+    )

@@ -24,6 +24,7 @@ from .http import Front, create_api
 from .metrics import Metrics
 from .outputs import Outputs
 from .readiness import Readiness
+from .retention import Retention
 from .settings import Settings, SettingsError, load_settings
 from .speech import SpeechService
 
@@ -100,6 +101,12 @@ class _Service:
         self._readiness = Readiness(self._on_change, settings.drain_file)
         self._metrics = Metrics(settings.node, settings.engine)
         self._outputs = Outputs(settings.outputs, node=settings.node, time_limit=settings.outputs_time_limit)
+        self._retention = Retention(
+            self._outputs,
+            self._metrics,
+            days=settings.outputs_days,
+            quota=int(settings.outputs_quota * (1 << 30)),
+        )
         self._speech = SpeechService(
             settings, create_engine(settings.engine), self._outputs, self._metrics, self._readiness
         )
@@ -150,6 +157,7 @@ class _Service:
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
         housekeeping = asyncio.create_task(self._keep_house())
+        retaining = asyncio.create_task(self._retention.run())
         stopping = asyncio.create_task(stop.wait())
         status = 0
         watched: set[asyncio.Task[Any]] = {serving, warming, page, stopping}
@@ -159,7 +167,7 @@ class _Service:
                 status = max(status, self._look_at(task, serving))
         if status == 0:
             await self._drain()
-        for task in (warming, housekeeping, stopping):
+        for task in (warming, housekeeping, retaining, stopping):
             task.cancel()
         server.should_exit = True
         front.end_streams()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -13,6 +13,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from . import __version__
 
@@ -33,6 +35,12 @@ class Metrics:
         self.outputs_up = Gauge(
             "tts_outputs_up", "1 when results can be kept in the shared directory", registry=registry
         )
+        self.outputs_bytes = Gauge(
+            "tts_outputs_bytes", "Size of all results, when they are limited", registry=registry
+        )
+        self.outputs_removed = Counter(
+            "tts_outputs_removed", "Results that this node removed to keep to the limits", registry=registry
+        )
         self.requests = Counter(
             "tts_requests", "Requests for speech by how they ended", ["outcome"], registry=registry
         )
@@ -44,6 +52,9 @@ class Metrics:
         )
         self.audio = Counter("tts_audio_seconds", "Audio made", registry=registry)
         self.cache_hits = Counter("tts_cache_hits", "Results that were there already", registry=registry)
+        self.joined = Counter(
+            "tts_joined", "Requests that waited for a result which was being made already", registry=registry
+        )
         for outcome in ("ok", "cached"):
             self.requests.labels(outcome)
         info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)
@@ -53,5 +64,19 @@ class Metrics:
         """Reads tts_queue_size from `size` at each scrape."""
         self.queue_size.set_function(size)
 
+    def follow_engine(self, measurements: Callable[[], Mapping[str, float]]) -> None:
+        """Reads the engine's own figures at each scrape; those whose name ends in _total only grow."""
+        self.registry.register(_EngineCollector(measurements))
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, measurements: Callable[[], Mapping[str, float]]) -> None:
+        self._measurements = measurements
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        for name, value in self._measurements().items():
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield kind(f"tts_{name.removesuffix('_total')}", f"The engine's {name}", value=value)

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 
-from .errors import ServiceError
+from .errors import ServiceError, speaks_chinese
 from .outputs import Result
 from .quick_gradio import import_gradio
 from .settings import Settings
@@ -112,11 +112,11 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
     """The page as an ASGI app of its own, whose lifespan the caller runs."""
 
     async def list_results(request: gr.Request) -> str:
+        chinese = speaks_chinese(request.headers.get("accept-language", ""))
         try:
             found: list[Result] | str = await service.outputs.latest(LISTED)
         except ServiceError as error:
-            found = error.message
-        chinese = speaks_chinese(request.headers.get("accept-language", ""))
+            found = error.text(chinese)
         return render_results(found, time.time(), chinese=chinese)
 
     async def generate(
@@ -135,7 +135,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             wanted = service.check(text=text or "", voice=voice or "auto", speed=speed, seed=int(seed))
             made = await service.speak(wanted, accepted=settings.enable_queue)
         except ServiceError as error:
-            raise gr.Error(error.message, print_exception=False) from error
+            raise gr.Error(error.text(chinese), print_exception=False) from error
         address = f"{origin(request)}/v1/results/{quote(made.name)}"
         took = time.monotonic() - began
         return (address, made.name), render_status(made, settings.node, took, chinese=chinese)
@@ -261,11 +261,6 @@ def origin(request: Any) -> str:
     if scheme not in ("http", "https"):
         scheme = urlsplit(str(request.url)).scheme or "http"
     return f"{scheme}://{host}"
-
-
-def speaks_chinese(accept_language: str) -> bool:
-    """Whether the browser's first language is Chinese."""
-    return accept_language.strip().lower().startswith("zh")
 
 
 def render_status(speech: Speech, node: str, took: float, *, chinese: bool) -> str:

@@ -48,6 +48,11 @@ class Settings:
     # COSYVOICE_DRAIN_LIMIT: on SIGTERM, how long what runs or waits may take to finish. Default: time_limit,
     # at most 60, so that the process ends by itself before systemd loses its patience (time_limit + 15).
     drain_limit: float
+    # COSYVOICE_OUTPUTS_DAYS: results that nobody asked for in so many days are removed. Default: 0, never.
+    outputs_days: float = 0.0
+    # COSYVOICE_OUTPUTS_QUOTA: GiB of all results; beyond it the least recently used are removed. Default: 0,
+    # any number.
+    outputs_quota: float = 0.0
 
     @property
     def waiting_room(self) -> int:
@@ -138,6 +143,8 @@ def load_settings(
         drain_file=Path(text("COSYVOICE_DRAIN_FILE", "/run/cosyvoice-lvs/drain")),
         drain_delay=number("COSYVOICE_DRAIN_DELAY", 1.5, 0, 60),
         drain_limit=number("COSYVOICE_DRAIN_LIMIT", min(time_limit, 60), 0, 3600),
+        outputs_days=number("COSYVOICE_OUTPUTS_DAYS", 0, 0, 36_500, "days"),
+        outputs_quota=number("COSYVOICE_OUTPUTS_QUOTA", 0, 0, 1_000_000, "GiB"),
     )
     if problems:
         raise SettingsError(problems)

@@ -7,27 +7,43 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from . import text as texts
-from .engines import Engine, Plan, SpeechRequest
-from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
+from .claims import LEASE, Claim, Claims
+from .engines import Engine, Mode, Plan, Prompt, SpeechRequest
+from .errors import (
+    BadRequest,
+    Draining,
+    EngineError,
+    NotReady,
+    OutputsUnavailable,
+    QueueFull,
+    ServiceError,
+    TimeLimit,
+)
 from .metrics import Metrics
 from .outputs import Outputs, result_name
 from .readiness import Readiness
 from .settings import Settings
-from .wav import Audio, encode, read_summary
+from .share import Pending
+from .wav import Audio, cut, decode, encode, join, read_summary
 
 log = logging.getLogger("cosyvoice")
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 MIN_SEED, MAX_SEED = 1, 100_000_000
+#: Characters of the words of a recording (which lasts 30 s at most), and of an instruction.
+MAX_PROMPT_TEXT, MAX_INSTRUCT = 1000, 500
 
 # So many syntheses in a row must fail before the node takes itself out: one may be the text's fault.
 _FAILURES_TO_STOP = 3
 _SELF_TEST_EVERY = 5.0
 _WARM_UP_TEXT = "One, two, three."
+# Seconds of audio in a piece of a result that is streamed although it is there already.
+_PIECE = 1.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,7 @@ class SpeechService:
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness
+        self._claims = Claims(outputs.share)
         self._turn = asyncio.Lock()  # first come, first served
         self._waiting = 0
         self._inside = 0
@@ -61,6 +78,8 @@ class SpeechService:
         self._page_waiting: Callable[[], int] = lambda: 0
         self._test: asyncio.Task[None] | None = None
         metrics.follow_queue(lambda: self.waiting)
+        metrics.follow_engine(lambda: engine.measurements)
+        engine.on_state = self._on_engine_state  # type: ignore[method-assign]
         readiness.block("engine", f"the {engine.name} engine is warming up")
 
     @property
@@ -85,12 +104,35 @@ class SpeechService:
         """From now on new requests are refused; those inside go on."""
         self._closed = True
 
-    def check(self, *, text: str, voice: str, speed: float, seed: int) -> SpeechRequest:
-        """Raises BadRequest for anything outside what the service takes."""
+    def _on_engine_state(self, ready: bool, reason: str) -> None:
+        """An engine that starts its worker again takes the node out of the pool meanwhile; what waits here
+        goes on waiting.
+        """
+        if ready:
+            self._readiness.clear("worker")
+        else:
+            self._readiness.block("worker", reason)
+
+    def check(
+        self,
+        *,
+        text: str,
+        voice: str,
+        speed: float,
+        seed: int,
+        mode: Mode = "voice",
+        prompt: Prompt | None = None,
+        prompt_text: str = "",
+        instruct: str = "",
+    ) -> SpeechRequest:
+        """Raises BadRequest for anything outside what the service takes. What the engine takes, `speak` and
+        `stream` find out.
+        """
         limit = self._settings.max_characters
         if len(text) > limit:
             raise BadRequest(
                 f"the text is {len(text)} characters long; at most {limit} are taken: cut it into parts",
+                zh=f"文本有 {len(text)} 个字符，最多 {limit} 个：请分段提交",
                 param="input",
             )
         try:
@@ -98,34 +140,97 @@ class SpeechService:
         except ValueError:
             raise BadRequest(
                 "the text is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
+                zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
                 param="input",
             ) from None
         if not texts.speakable(cleaned):
             raise BadRequest(
                 f"there is nothing to say in {cleaned[:40]!r}; send at least one letter or digit",
+                zh=f"{cleaned[:40]!r} 中没有可以朗读的内容；请至少输入一个文字或数字",
                 param="input",
             )
         if not (math.isfinite(speed) and MIN_SPEED <= speed <= MAX_SPEED):
             raise BadRequest(
-                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)", param="speed"
+                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)",
+                zh=f"语速是 {speed}；请设为 {MIN_SPEED} 到 {MAX_SPEED}（1 为正常语速）",
+                param="speed",
             )
         if not MIN_SEED <= seed <= MAX_SEED:
-            raise BadRequest(f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}", param="seed")
-        return SpeechRequest(text=cleaned, voice=voice, speed=float(speed), seed=seed)
+            raise BadRequest(
+                f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}",
+                zh=f"随机种子是 {seed}；请设为 {MIN_SEED} 到 {MAX_SEED}",
+                param="seed",
+            )
+        return SpeechRequest(
+            text=cleaned,
+            voice=voice,
+            speed=float(speed),
+            seed=seed,
+            mode=mode,
+            prompt=prompt,
+            prompt_text=_cleaned(prompt_text, "prompt_text", MAX_PROMPT_TEXT),
+            instruct=_cleaned(instruct, "instruct", MAX_INSTRUCT),
+        )
 
     async def speak(
         self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
     ) -> Speech:
-        """Makes the speech and keeps it, or finds it. Cancelling stops the work. Raises ServiceError.
+        """The result of a request, made or found. Raises ServiceError.
 
+        use_cache: False makes it even if it is there or being made.
         accepted: it has waited in the page's queue already, so it is served even when the service is closed.
         """
+        return await self._counted(request, use_cache, accepted, lambda piece: None)
+
+    async def stream(
+        self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
+    ) -> AsyncIterator[Audio]:
+        """The audio of a request in pieces of one format, while it is being made; it is kept as with `speak`,
+        and so are turn, limits and metrics. One that is there already comes from its file.
+
+        Raises ServiceError: nearly always before the first piece, and in the middle when the engine fails. A
+        listener who is slow does not hold the engine up; one who leaves (`contextlib.aclosing`) stops it.
+        """
+        pieces: asyncio.Queue[Audio | None] = asyncio.Queue()
+        task = asyncio.create_task(self._counted(request, use_cache, accepted, pieces.put_nowait))
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        heard = False
+        try:
+            while (piece := await pieces.get()) is not None:
+                heard = True
+                yield piece
+            try:
+                speech = task.result()
+            except OutputsUnavailable as error:
+                if not heard:
+                    raise
+                log.warning("a result was heard and not kept: %s", error.message)
+                return
+            if not heard:
+                for piece in cut(decode(speech.data), _PIECE):
+                    yield piece
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    def name(self, request: SpeechRequest) -> str:
+        """File name that the result of this request has or will have. Raises BadRequest."""
+        return result_name(self.engine.plan(request).parameters)
+
+    async def _counted(
+        self, request: SpeechRequest, use_cache: bool, accepted: bool, hear: Callable[[Audio], None]
+    ) -> Speech:
         self._inside += 1
         outcome = "cancelled"
         try:
             if self._closed and not accepted:
-                raise Draining("this node is about to stop; send the request again", retry_after=1)
-            speech = await self._speak(request, use_cache)
+                raise Draining(
+                    "this node is about to stop; send the request again",
+                    zh="本节点即将停止；请重新提交",
+                    retry_after=1,
+                )
+            speech = await self._speak(request, use_cache, hear)
             outcome = "cached" if speech.cached else "ok"
             return speech
         except ServiceError as error:
@@ -138,73 +243,116 @@ class SpeechService:
             self._inside -= 1
             self._metrics.requests.labels(outcome).inc()
 
-    async def _speak(self, request: SpeechRequest, use_cache: bool) -> Speech:
+    async def _speak(self, request: SpeechRequest, use_cache: bool, hear: Callable[[Audio], None]) -> Speech:
         if self._readiness.state == "warming":
-            raise NotReady(f"this node is not ready yet: {self._readiness.reason}", retry_after=5)
+            raise NotReady(
+                f"this node is not ready yet: {self._readiness.reason}",
+                zh=f"本节点尚未就绪，请稍后再试（{self._readiness.reason}）",
+                retry_after=5,
+            )
         plan = self.engine.plan(request)
         name = result_name(plan.parameters)
         voice = str(plan.parameters.get("voice", ""))
         if use_cache and (data := await self.outputs.find(name)) is not None:
-            self._metrics.cache_hits.inc()
-            return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
+            return self._found(name, data, voice)
         pending = await self.outputs.begin(name)
         kept = False
+        claim: Claim | None = None
         try:
-            audio = await self._in_turn(plan)
+            # Seconds to wait for what somebody else makes; then it is made here, without a claim.
+            patience = self._settings.time_limit + LEASE
+            while True:
+                async with self._in_turn():
+                    if shared := use_cache and patience > 0:
+                        claim = await self._claims.take(name)
+                    if claim is not None or not shared:
+                        # It may have been made while this one waited for the turn, and claims.py says why it
+                        # is seen now if another node has made it.
+                        if shared and (data := await self.outputs.find(name, fresh=True)) is not None:
+                            return self._found(name, data, voice)
+                        audio = await self._run(plan, hear)
+                        break
+                self._metrics.joined.inc()
+                began = time.monotonic()
+                await self._claims.wait(name, patience)
+                patience -= time.monotonic() - began
+                if (data := await self.outputs.find(name, fresh=True)) is not None:
+                    return self._found(name, data, voice)
             data = encode(audio, plan.parameters)
             kept = True  # commit() cleans up after itself
             await pending.commit(data)
         finally:
-            if not kept:
-                await asyncio.shield(pending.discard())
+            await asyncio.shield(_leave(claim, None if kept else pending))
         log.info("made %s: %.2f s of audio, %d bytes", name, audio.seconds, len(data))
         return Speech(name, data, audio.seconds, False, voice)
 
-    async def _in_turn(self, plan: Plan) -> Audio:
+    def _found(self, name: str, data: bytes, voice: str) -> Speech:
+        self._metrics.cache_hits.inc()
+        return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
+
+    @asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        """Within it this request has the engine for itself. Raises QueueFull."""
         if self._turn.locked() and self._waiting >= self._settings.waiting_room:
             seconds = self._estimate()
             if self._settings.enable_queue:
                 raise QueueFull(
                     f"{self._waiting} requests wait already, which is the limit of this node; "
                     f"try again in {seconds} s",
+                    zh=f"已有 {self._waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
                     retry_after=seconds,
                 )
             raise QueueFull(
                 "a synthesis runs, and this node takes one at a time "
                 "(it was started without --enable-queue); "
                 f"try again in {seconds} s",
+                zh="本节点一次只处理一个请求（启动时没有加 --enable-queue），现在正在合成；"
+                f"请在 {seconds} 秒后再试",
                 retry_after=seconds,
             )
         came = time.monotonic()
         self._waiting += 1
+        mine = False
         try:
             async with asyncio.timeout(self._settings.wait_limit):
                 await self._turn.acquire()
-        except TimeoutError:
+                mine = True
+                await self.engine.wait_ready()
+        except BaseException as error:
+            if mine:
+                self._turn.release()
+            if not isinstance(error, TimeoutError):
+                raise
             raise QueueFull(
                 f"the turn did not come within {self._settings.wait_limit:g} s; try again later",
+                zh=f"排队等候超过了 {self._settings.wait_limit:g} 秒；请稍后再试",
                 retry_after=self._estimate(),
             ) from None
         finally:
             self._waiting -= 1
         try:
             self._metrics.wait.observe(time.monotonic() - came)
-            return await self._run(plan)
+            yield
         finally:
             self._turn.release()
 
-    async def _run(self, plan: Plan) -> Audio:
+    async def _run(self, plan: Plan, hear: Callable[[Audio], None] = lambda piece: None) -> Audio:
         """The engine under the time limit; only ever one at a time."""
         began = time.monotonic()
         self._metrics.running.set(1)
         try:
-            async with asyncio.timeout(self._settings.time_limit):
-                audio = await self.engine.speak(plan)
+            pieces = []
+            async with asyncio.timeout(self._settings.time_limit), aclosing(self.engine.parts(plan)) as parts:
+                async for piece in parts:
+                    pieces.append(piece)
+                    hear(piece)
+            audio = join(pieces)
         except TimeoutError:
             self._count_failure()
             raise TimeLimit(
                 f"the synthesis took longer than {self._settings.time_limit:g} s and was stopped; "
-                "cut the text into parts"
+                "cut the text into parts",
+                zh=f"合成超过了 {self._settings.time_limit:g} 秒，已被终止；请把文本分段提交",
             ) from None
         except ServiceError:
             self._count_failure()
@@ -212,7 +360,10 @@ class SpeechService:
         except Exception as error:
             self._count_failure()
             log.exception("the %s engine failed", self.engine.name)
-            raise EngineError(f"the {self.engine.name} engine failed: {type(error).__name__}") from error
+            raise EngineError(
+                f"the {self.engine.name} engine failed: {type(error).__name__}",
+                zh=f"{self.engine.name} 引擎出错：{type(error).__name__}",
+            ) from error
         finally:
             self._metrics.running.set(0)
         took = time.monotonic() - began
@@ -241,6 +392,7 @@ class SpeechService:
         while True:
             try:
                 async with self._turn:
+                    await self.engine.wait_ready()
                     await self._run(plan)
             except ServiceError as error:
                 log.error("the %s engine cannot speak: %s", self.engine.name, error.message)
@@ -260,3 +412,29 @@ class SpeechService:
                 "engine", f"the {self.engine.name} engine failed {self._failures} times in a row"
             )
             self._test = asyncio.get_running_loop().create_task(self._test_until_it_works())
+
+
+async def _leave(claim: Claim | None, pending: Pending | None) -> None:
+    """Nothing of a request that has ended stays on the share but its result."""
+    if claim is not None:
+        await claim.release()
+    if pending is not None:
+        await pending.discard()
+
+
+def _cleaned(said: str, param: str, limit: int) -> str:
+    """A further text of a request. Raises BadRequest."""
+    if len(said) > limit:
+        raise BadRequest(
+            f"{param} is {len(said)} characters long; at most {limit} are taken",
+            zh=f"{param} 有 {len(said)} 个字符，最多 {limit} 个",
+            param=param,
+        )
+    try:
+        return texts.clean(said)
+    except ValueError:
+        raise BadRequest(
+            f"{param} is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
+            zh=f"{param} 不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
+            param=param,
+        ) from None

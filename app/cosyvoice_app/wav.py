@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 _PCM = 1
@@ -27,6 +28,29 @@ class Audio:
     @property
     def seconds(self) -> float:
         return len(self.frames) / (self.rate * self.channels * self.width)
+
+
+def join(pieces: Sequence[Audio]) -> Audio:
+    """The pieces one after the other. Raises WavError when there are none or they differ in format."""
+    if not pieces:
+        raise WavError("there is no audio")
+    first = pieces[0]
+    form = (first.rate, first.channels, first.width)
+    for piece in pieces:
+        if (piece.rate, piece.channels, piece.width) != form:
+            raise WavError(
+                f"its pieces differ in rate, channels or width: {form} and then "
+                f"{(piece.rate, piece.channels, piece.width)}"
+            )
+    return Audio(*form, b"".join(piece.frames for piece in pieces))
+
+
+def cut(audio: Audio, seconds: float) -> Iterator[Audio]:
+    """The same audio in pieces of that length, for a reader that wants it bit by bit."""
+    block = audio.channels * audio.width
+    step = max(1, round(seconds * audio.rate)) * block
+    for at in range(0, len(audio.frames), step):
+        yield replace(audio, frames=audio.frames[at : at + step])
 
 
 def decode(data: bytes) -> Audio:

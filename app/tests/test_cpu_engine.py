@@ -4,23 +4,24 @@ import array
 import asyncio
 import os
 import time
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cosyvoice_app.engines import REGISTRY, SpeechRequest, create_engine
+from cosyvoice_app.engines import REGISTRY, Prompt, SpeechRequest, cpu, create_engine
 from cosyvoice_app.engines.cpu import CpuEngine
+from cosyvoice_app.engines.presets import PRESETS
 from cosyvoice_app.errors import BadRequest, EngineError, EngineUnavailable
 from cosyvoice_app.wav import Audio
 
 
-def speak(
-    text: str, voice: str = "auto", *, speed: float = 1.0, seed: int = 1, program: str | None = None
-) -> Audio:
+def speak(text: str, voice: str = "auto", *, program: str | None = None, **fields: Any) -> Audio:
     async def work() -> Audio:
         engine = CpuEngine(program)
         await engine.start()
-        return await engine.speak(engine.plan(SpeechRequest(text, voice, speed, seed)))
+        return await engine.speak(engine.plan(SpeechRequest(text, voice, **fields)))
 
     return asyncio.run(work())
 
@@ -29,8 +30,8 @@ def loudness(audio: Audio) -> int:
     return max(abs(sample) for sample in array.array("h", audio.frames))
 
 
-def planned(text: str, voice: str) -> str:
-    return str(CpuEngine().plan(SpeechRequest(text, voice)).parameters["voice"])
+def planned(text: str, voice: str, **fields: Any) -> str:
+    return str(CpuEngine().plan(SpeechRequest(text, voice, **fields)).parameters["voice"])
 
 
 def alive(pid: int) -> bool:
@@ -89,6 +90,87 @@ def test_voices_by_other_names() -> None:
 def test_what_it_cannot_say_is_refused(text: str, voice: str, complaint: str) -> None:
     with pytest.raises(BadRequest, match=complaint):
         planned(text, voice)
+
+
+def test_a_long_text_comes_in_pieces_that_join_to_the_whole() -> None:
+    once = speak("One sentence follows another one here. ").seconds
+
+    async def work() -> None:
+        engine = CpuEngine()
+        await engine.start()
+        plan = engine.plan(SpeechRequest("One sentence follows another one here. " * 20))
+        async with aclosing(engine.parts(plan)) as parts:
+            pieces = [piece async for piece in parts]
+        assert len(pieces) > 3
+        whole = await engine.speak(plan)
+        assert whole.frames == b"".join(piece.frames for piece in pieces)
+        assert whole.seconds == pytest.approx(once * 20, rel=0.2)
+
+    asyncio.run(work())
+
+
+# What stands in for what espeak-ng has not.
+
+
+def test_a_recording_picks_the_pitch_and_the_result_says_that_nothing_is_cloned() -> None:
+    one, other = (Prompt(digest * 32, b"RIFF") for digest in ("0a", "1f"))
+    plain = speak("Hello there")
+    cloned = speak("Hello there", mode="clone", prompt=one, prompt_text="words")
+    assert cloned == speak("Hello there", mode="clone", prompt=one, prompt_text="words")
+    assert (
+        len({a.frames for a in (plain, cloned, speak("Hello there", mode="cross_lingual", prompt=other))})
+        == 3
+    )
+    plan = CpuEngine().plan(SpeechRequest("Hi", "somebody's", mode="clone", prompt=one, prompt_text="words"))
+    assert plan.parameters["standin"] is True
+    assert plan.parameters["prompt"] == one.digest
+    assert "standin" not in CpuEngine().plan(SpeechRequest("Hi")).parameters
+
+
+def test_an_instruction_is_heard() -> None:
+    def told(instruct: str, text: str = "One two three four five six", **fields: Any) -> Audio:
+        return speak(text, mode="instruct", instruct=instruct, **fields)
+
+    normal = speak("One two three four five six")
+    assert told("fast").seconds < normal.seconds * 0.8
+    assert told("slow").seconds > normal.seconds * 1.3
+    assert loudness(told("soft")) < loudness(normal) * 0.7
+    assert told("happy").frames != normal.frames
+    assert told("cantonese", "你好") == told("请用广东话表达。", "你好")
+    assert told("cantonese", "你好").frames == speak("你好", "yue").frames
+    assert planned("你哋食咗飯未呀", "auto", mode="instruct", instruct="sichuan") == "cmn"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "complaint"),
+    [
+        ({"mode": "clone", "prompt_text": "words"}, "prompt", "needs a recording to speak like"),
+        ({"mode": "clone", "prompt": Prompt("d", b"")}, "prompt_text", "needs the words of the recording"),
+        ({"mode": "cross_lingual"}, "prompt", "needs a recording"),
+        ({"mode": "instruct"}, "instruct", "needs an instruction"),
+        (
+            {"mode": "instruct", "instruct": "like a pirate"},
+            "instruct",
+            "understands no instruction in words",
+        ),
+        (
+            {"mode": "sing"},
+            "mode",
+            "'sing' is not one that the cpu engine has; use one of: voice, clone, cross",
+        ),
+    ],
+)
+def test_a_mode_that_lacks_something_is_refused(fields: dict[str, Any], param: str, complaint: str) -> None:
+    with pytest.raises(BadRequest, match=complaint) as caught:
+        planned("hello", "auto", **fields)
+    assert caught.value.param == param
+    assert caught.value.zh
+
+
+def test_every_preset_is_stood_in_for() -> None:
+    assert {p.id for p in PRESETS if p.group != "dialect"} == set(cpu._STANDINS)
+    assert len({p.id for p in PRESETS}) == len({p.instruct for p in PRESETS}) == len(PRESETS)
+    assert len([p for p in PRESETS if p.group == "dialect"]) == 17
 
 
 @pytest.mark.parametrize(

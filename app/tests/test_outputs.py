@@ -107,6 +107,7 @@ def test_a_missing_directory_is_told_with_its_reason(tmp_path: Path) -> None:
         run(work)
     assert caught.value.status == 503
     assert caught.value.retry_after == 5
+    assert "无法使用：目录不存在；共享存储是否已挂载并且可写？" in caught.value.text(chinese=True)
     assert "away" in (store.problem or "")
 
 

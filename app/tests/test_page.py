@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from cosyvoice_app.outputs import Result
-from cosyvoice_app.page import origin, render_results, render_status, speaks_chinese
+from cosyvoice_app.page import origin, render_results, render_status
 from cosyvoice_app.speech import Speech
 
 RESULT = Result(
@@ -37,12 +37,6 @@ def test_the_line_about_a_result() -> None:
         == "<b>2.0 s</b> of audio, made by <b>rs-1</b> in 0.50 s"
     )
     assert "rs-1" in render_status(made, "rs-1", 0.5, chinese=True)
-
-
-def test_the_browsers_language() -> None:
-    assert speaks_chinese("zh-CN,zh;q=0.9,en;q=0.8")
-    assert not speaks_chinese("en-US,zh;q=0.5")
-    assert not speaks_chinese("")
 
 
 def test_the_address_the_browser_knows() -> None:

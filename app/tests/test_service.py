@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import soundfile
 from conftest import APP, Server, StartServer, free_port
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -71,6 +72,26 @@ def test_a_sentence_becomes_a_file_that_can_be_played(server: Server) -> None:
     assert afresh.content == answer.content
 
 
+@pytest.mark.parametrize(
+    ("format", "media_type"),
+    [("mp3", "audio/mpeg"), ("opus", "audio/ogg"), ("pcm", "audio/pcm;rate=24000;channels=1")],
+)
+def test_a_sentence_comes_in_the_format_asked_for(server: Server, format: str, media_type: str) -> None:
+    kept = server.say("One file is kept, whatever it is asked for as.")
+    answer = server.say("One file is kept, whatever it is asked for as.", response_format=format)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type)
+    assert answer.headers["x-cache"] == "hit", "a format is no other result"
+    assert answer.headers["x-result-name"] == kept.headers["x-result-name"]
+    name = kept.headers["x-result-name"].replace(".wav", f".{format}")
+    assert f'filename="{name}"' in answer.headers["content-disposition"]
+    if format == "pcm":
+        seconds = len(answer.content) / 48000
+    else:
+        with soundfile.SoundFile(io.BytesIO(answer.content)) as file:
+            seconds = file.frames / file.samplerate
+    assert seconds == pytest.approx(heard(kept.content), abs=0.01)
+
+
 def test_results_are_listed_and_served_whole_and_in_ranges(server: Server) -> None:
     made = server.say("佢哋喺度", seed=7)
     name = made.headers["x-result-name"]
@@ -101,7 +122,11 @@ def test_results_are_listed_and_served_whole_and_in_ranges(server: Server) -> No
         ({"input": "hi", "speed": 9}, "speed", "0.5 to 2.0"),
         ({"input": "hi", "seed": 1.5}, "seed", "got '1.5'"),
         ({"input": "hi", "seed": 0}, "seed", "1 to 100000000"),
-        ({"input": "hi", "response_format": "mp3"}, "response_format", "use 'wav'"),
+        (
+            {"input": "hi", "response_format": "flac"},
+            "response_format",
+            "'flac' cannot be made here; use one of: wav, mp3, opus, pcm",
+        ),
         ({"input": ["hi"]}, "input", "valid string"),
     ],
 )
@@ -137,6 +162,33 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
     assert upload.status_code == 413
     assert server.http.get("/v1/nothing").status_code == 404
     assert problem(server.http.get("/v1/audio/speech"))["message"].endswith("Method Not Allowed")
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({}, "input：必须填写"),
+        ({"input": "hi", "speed": "fast"}, "speed：必须是数字（收到 'fast'）"),
+        ({"input": "hi", "speed": 9}, "语速是 9.0；请设为 0.5 到 2.0"),
+        ({"input": "hi", "voice": "klingon"}, "没有名为 'klingon' 的声音"),
+        ({"input": "a" * (1 << 20)}, "最多 1048576 字节"),
+    ],
+)
+def test_a_chinese_reader_is_told_in_chinese(server: Server, body: dict[str, object], complaint: str) -> None:
+    chinese = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}
+    assert complaint in problem(server.http.post("/v1/audio/speech", json=body, headers=chinese))["message"]
+    english = problem(server.http.post("/v1/audio/speech", json=body, headers={"Accept-Language": "en"}))
+    assert english["message"].isascii()
+
+
+def test_addresses_that_are_not_there_are_told_in_chinese_too(server: Server) -> None:
+    answers = [
+        server.http.get(path, headers={"Accept-Language": "zh"}) for path in ("/v1/x", "/v1/audio/speech")
+    ]
+    assert [a.status_code for a in answers] == [404, 405]
+    assert problem(answers[0])["message"] == "GET /v1/x：没有这个地址"
+    assert problem(answers[1])["message"].endswith("不支持该方法")
+    assert answers[1].headers["allow"] == "POST"
 
 
 def test_health_metrics_and_description(server: Server) -> None:
@@ -182,6 +234,9 @@ def test_the_real_gradio_client_speaks(server: Server) -> None:
 def test_the_page_tells_what_is_wrong(server: Server) -> None:
     with pytest.raises(AppError, match="nothing to say"):
         connect(server).predict("", "auto", 1.0, 1, api_name="/generate")
+    chinese = Client(server.url, verbose=False, headers={"Accept-Language": "zh-CN"})
+    with pytest.raises(AppError, match="没有可以朗读的内容"):
+        chinese.predict("", "auto", 1.0, 1, api_name="/generate")
     assert "Traceback" not in server.log.read_text()
 
 
@@ -231,6 +286,51 @@ def test_two_nodes_share_their_results(start_server: StartServer, tmp_path: Path
     assert first.http.get(f"/gradio_api/file={second.url}/v1/results/{name}").content == answers[0].content
 
 
+def test_two_nodes_asked_at_the_same_moment_make_it_once(
+    start_server: StartServer, slow_espeak: Path, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    nodes = [
+        start_server("--enable-queue", outputs=share, wait=False, COSYVOICE_ESPEAK=str(slow_espeak))
+        for _ in range(2)
+    ]
+    for node in nodes:
+        node.wait_ready()
+    spoken = len((tmp_path / "pids").read_text().split())
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(3):
+            text = f"sleep 0.5 seconds, round {number}"
+            answers = list(pool.map(lambda n, text=text: nodes[n % 2].say(text), range(6)))
+            assert {a.status_code for a in answers} == {200}
+            assert len({a.content for a in answers}) == 1
+            assert sorted(a.headers["x-cache"] for a in answers) == [*["hit"] * 5, "miss"]
+            spoken += 1
+            assert len((tmp_path / "pids").read_text().split()) == spoken
+    assert sum(node.metric("tts_joined_total") for node in nodes) >= 1
+    assert {name.startswith(".") for name in os.listdir(share)} == {False}, "no claim is left"
+
+
+def test_the_result_of_a_node_that_is_killed_is_made_by_the_other(
+    start_server: StartServer, slow_espeak: Path, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    one, other = (
+        start_server("--enable-queue", outputs=share, wait=False, COSYVOICE_ESPEAK=str(slow_espeak))
+        for _ in range(2)
+    )
+    one.wait_ready()
+    other.wait_ready()
+    with ThreadPoolExecutor(2) as pool:
+        lost = pool.submit(one.say, "sleep 2 seconds")
+        wait_for(lambda: any(name.startswith(".claim-") for name in os.listdir(share)))
+        made = pool.submit(other.say, "sleep 2 seconds")
+        wait_for(lambda: other.metric("tts_joined_total") == 1)
+        one.process.kill()
+        assert made.result().status_code == 200
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+
+
 def test_outputs_that_cannot_be_written(start_server: StartServer, tmp_path: Path) -> None:
     share = tmp_path / "share"
     share.mkdir()
@@ -253,7 +353,7 @@ def test_outputs_that_cannot_be_written(start_server: StartServer, tmp_path: Pat
     assert ready.status_code == 200, "what all nodes have in common empties no pool"
     assert "degraded" in ready.json()["outputs"]
     assert server.metric("tts_outputs_up") == 0
-    with pytest.raises(AppError, match="results cannot be kept"):
+    with pytest.raises(AppError, match="results and voices cannot be kept"):
         connect(server).predict("keep this", "auto", 1.0, 1, api_name="/generate")
     share.chmod(0o755)
     assert server.say("keep this").status_code == 200

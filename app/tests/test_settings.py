@@ -12,6 +12,7 @@ def test_defaults_hold_without_any_environment() -> None:
     assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 7860, "cpu")
     assert settings.outputs == Path.cwd() / "outputs"
     assert settings.waiting_room == 0, "nothing waits without --enable-queue"
+    assert (settings.outputs_days, settings.outputs_quota) == (0, 0), "results stay"
 
 
 def test_flags_and_environment_are_read() -> None:
@@ -39,9 +40,11 @@ def test_all_problems_are_told_at_once_with_name_value_and_what_is_allowed(tmp_p
                 "COSYVOICE_TIME_LIMIT": "nan",
                 "COSYVOICE_WAIT_LIMIT": "soon",
                 "COSYVOICE_DRAIN_LIMIT": "inf",
+                "COSYVOICE_OUTPUTS_DAYS": "-1",
+                "COSYVOICE_OUTPUTS_QUOTA": "10G",
             },
         )
-    assert len(caught.value.problems) == 8
+    assert len(caught.value.problems) == 10
     message = str(caught.value)
     for part in (
         "--port 70000",
@@ -50,6 +53,8 @@ def test_all_problems_are_told_at_once_with_name_value_and_what_is_allowed(tmp_p
         "COSYVOICE_TIME_LIMIT='nan'",
         "COSYVOICE_WAIT_LIMIT='soon': set it to a number of s from 0.1 to 86400",
         "COSYVOICE_DRAIN_LIMIT='inf'",
+        "COSYVOICE_OUTPUTS_DAYS='-1': set it to a number of days from 0 to 36500",
+        "COSYVOICE_OUTPUTS_QUOTA='10G': set it to a number of GiB from 0 to 1e+06",
         "is not a directory",
     ):
         assert part in message

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cosyvoice_app import speech
+from cosyvoice_app import claims, speech
 from cosyvoice_app.engines import Engine, Plan, SpeechRequest, Voice
 from cosyvoice_app.errors import BadRequest, Draining, EngineError, NotReady, QueueFull, TimeLimit
 from cosyvoice_app.metrics import Metrics
@@ -18,7 +19,7 @@ from cosyvoice_app.outputs import Outputs
 from cosyvoice_app.readiness import Readiness
 from cosyvoice_app.settings import Settings, load_settings
 from cosyvoice_app.speech import SpeechService
-from cosyvoice_app.wav import Audio
+from cosyvoice_app.wav import Audio, decode, join
 
 
 class TestEngine(Engine):
@@ -31,6 +32,8 @@ class TestEngine(Engine):
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.open.set()
+        self.up = asyncio.Event()
+        self.up.set()
         self.broken = False
         self.spoken: list[str] = []
         self.inside = 0
@@ -38,19 +41,23 @@ class TestEngine(Engine):
     async def start(self) -> None:
         pass
 
+    async def wait_ready(self) -> None:
+        await self.up.wait()
+
     def plan(self, request: SpeechRequest) -> Plan:
         return Plan({"text": request.text, "seed": request.seed})
 
-    async def speak(self, plan: Plan) -> Audio:
+    async def parts(self, plan: Plan) -> AsyncIterator[Audio]:
         self.inside += 1
         assert self.inside == 1, "one at a time"
         try:
+            yield Audio(8000, 1, 2, b"\3\4" * 800)
             await self.open.wait()
             await asyncio.sleep(0)
             if self.broken:
                 raise EngineError("broken")
             self.spoken.append(plan.parameters["text"])
-            return Audio(8000, 1, 2, b"\1\2" * 800)
+            yield Audio(8000, 1, 2, b"\1\2" * 800)
         finally:
             self.inside -= 1
 
@@ -227,12 +234,13 @@ def test_an_engine_that_keeps_failing_takes_the_node_out_until_it_works(
 def test_a_crash_of_the_engine_is_told_without_its_insides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(plan: Plan) -> Audio:
+    async def crash(plan: Plan) -> AsyncIterator[Audio]:
         raise KeyError("secret")
+        yield
 
     async def work() -> None:
         bench = await Bench(tmp_path, "--enable-queue").ready()
-        monkeypatch.setattr(bench.engine, "speak", crash)
+        monkeypatch.setattr(bench.engine, "parts", crash)
         with pytest.raises(EngineError, match=r"^the test engine failed: KeyError$"):
             await bench.say("a")
 
@@ -259,9 +267,182 @@ def test_before_the_warm_up_and_after_the_close_nothing_is_taken(tmp_path: Path)
     run(work)
 
 
+def test_a_stream_begins_before_the_end_and_is_kept_like_any_other(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        bench.engine.open.clear()
+        request = SpeechRequest("a")
+        async with aclosing(bench.service.stream(request)) as stream:
+            pieces = [await anext(stream)]
+            assert bench.engine.spoken == [], "the rest is not made yet"
+            assert bench.service.running
+            bench.engine.open.set()
+            pieces += [piece async for piece in stream]
+        made = decode((tmp_path / bench.service.name(request)).read_bytes())
+        assert join(pieces) == made
+        assert os.listdir(tmp_path) == [bench.service.name(request)]
+        again = [piece async for piece in bench.service.stream(request)]
+        assert join(again) == made, "from the file"
+        assert bench.engine.spoken == ["a"]
+        assert bench.value("tts_requests_total", outcome="ok") == 1
+        assert bench.value("tts_requests_total", outcome="cached") == 1
+
+    run(work)
+
+
+def test_a_stream_waits_its_turn_and_a_listener_who_leaves_stops_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue", COSYVOICE_QUEUE_LENGTH="1").ready()
+        bench.engine.open.clear()
+        async with aclosing(bench.service.stream(SpeechRequest("a"))) as first:
+            await anext(first)
+            second = bench.say("b")
+            await settled(lambda: bench.service.waiting == 1)
+            with pytest.raises(QueueFull):
+                await anext(bench.service.stream(SpeechRequest("c")))
+        assert not bench.engine.spoken
+        bench.engine.open.set()
+        await second
+        assert bench.engine.spoken == ["b"]
+        assert os.listdir(tmp_path) == [second.result().name]
+        assert bench.value("tts_requests_total", outcome="cancelled") == 1
+
+    run(work)
+
+
+def test_a_stream_whose_engine_fails_ends_with_the_error(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        bench.engine.broken = True
+        stream = bench.service.stream(SpeechRequest("a"))
+        await anext(stream)
+        with pytest.raises(EngineError, match="broken"):
+            await anext(stream)
+        assert os.listdir(tmp_path) == []
+
+    run(work)
+
+
+def test_what_two_nodes_are_asked_for_at_once_is_made_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        nodes = [await Bench(tmp_path, "--enable-queue").ready() for _ in range(2)]
+        for bench in nodes:
+            bench.engine.open.clear()
+        tasks = [bench.say("a") for bench in nodes for _ in range(2)]
+        await settled(lambda: sum(b.value("tts_joined_total") or 0 for b in nodes) == 2)
+        assert not nodes[0].service.running or not nodes[1].service.running, "who waits holds no turn"
+        for bench in nodes:
+            bench.engine.open.set()
+        made = await asyncio.gather(*tasks)
+        assert len({speech.data for speech in made}) == 1
+        assert sorted(speech.cached for speech in made) == [False, True, True, True]
+        assert sorted(len(bench.engine.spoken) for bench in nodes) == [0, 1]
+        assert os.listdir(tmp_path) == [made[0].name]
+
+    run(work)
+
+
+def test_what_the_other_node_cannot_make_is_made_here(tmp_path: Path) -> None:
+    async def work() -> None:
+        one, other = [await Bench(tmp_path, "--enable-queue").ready() for _ in range(2)]
+        one.engine.open.clear()
+        one.engine.broken = True
+        first = one.say("a")
+        await settled(lambda: one.engine.inside == 1)
+        second = other.say("a")
+        await settled(lambda: other.value("tts_joined_total") == 1)
+        one.engine.open.set()
+        with pytest.raises(EngineError):
+            await first
+        assert not (await second).cached
+        assert other.engine.spoken == ["a"]
+
+    run(work)
+
+
+@pytest.mark.parametrize("text", ["", '{"token": "t", "node": "rs-9"}'])
+def test_a_claim_whose_owner_is_gone_is_void_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(claims, "LEASE", 0.5)
+
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        (tmp_path / f".claim-{bench.service.name(SpeechRequest('a'))}").write_text(text)
+        made = await bench.say("a")
+        assert not made.cached
+        assert bench.value("tts_joined_total") == 1
+        assert os.listdir(tmp_path) == [made.name]
+
+    run(work)
+
+
+def test_a_claim_that_is_touched_stays_in_force_until_patience_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LEASE", 0.5)
+    monkeypatch.setattr(claims, "_TOUCH_EVERY", 0.05)
+    monkeypatch.setattr(speech, "LEASE", 0.0)
+
+    async def work() -> None:
+        one = await Bench(tmp_path, "--enable-queue").ready()
+        other = await Bench(tmp_path, "--enable-queue", COSYVOICE_TIME_LIMIT="2").ready()
+        one.engine.open.clear()
+        first = one.say("a")
+        await settled(lambda: one.engine.inside == 1)
+        second = other.say("a")
+        await asyncio.sleep(1.2)
+        assert other.engine.inside == 0, "the claim is in force"
+        assert not (await second).cached, "but nobody waits for ever"
+        one.engine.open.set()
+        await first
+        assert [name for name in os.listdir(tmp_path) if name.startswith(".claim")] == []
+
+    run(work)
+
+
+def test_a_node_that_starts_again_takes_its_old_claims_away(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        (tmp_path / ".claim-old").write_text('{"node": "rs-1", "process": "dead", "token": "t"}')
+        (tmp_path / ".claim-theirs").write_text('{"node": "rs-2", "process": "dead", "token": "t"}')
+        bench.engine.open.clear()
+        task = bench.say("a")
+        await settled(lambda: bench.engine.inside == 1)
+        await bench.outputs.remove_stale()
+        claimed = {name for name in os.listdir(tmp_path) if name.startswith(".claim-")}
+        assert claimed == {".claim-theirs", f".claim-{bench.service.name(SpeechRequest('a'))}"}
+        bench.engine.open.set()
+        await task
+
+    run(work)
+
+
+def test_an_engine_that_starts_again_takes_the_node_out_and_requests_wait(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        bench.engine.up.clear()
+        bench.engine.on_state(False, "the worker is being started again")
+        assert (bench.readiness.state, bench.readiness.reason) == (
+            "failed",
+            "the worker is being started again",
+        )
+        task = bench.say("a")
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        bench.engine.up.set()
+        bench.engine.on_state(True, "")
+        assert bench.readiness.ready
+        await task
+
+    run(work)
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "complaint"),
     [
+        ({"prompt_text": "a" * 1001}, "prompt_text", "1001 characters long; at most 1000"),
+        ({"instruct": "a\ud800"}, "instruct", "instruct is not valid Unicode"),
         ({"text": ""}, "input", "nothing to say"),
         ({"text": " 。。。 "}, "input", "nothing to say"),
         ({"text": "a" * 4097}, "input", "4097 characters long; at most 4096"),

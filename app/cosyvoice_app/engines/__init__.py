@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from .base import Engine, Plan, SpeechRequest, Voice
+from .base import MODES, Engine, Mode, Plan, Preset, Prompt, SpeechRequest, Voice
 
 #: COSYVOICE_ENGINE -> module and class.
 REGISTRY: dict[str, tuple[str, str]] = {
     "cpu": ("cosyvoice_app.engines.cpu", "CpuEngine"),
+    "cosyvoice": ("cosyvoice_app.engines.cosyvoice", "CosyVoiceEngine"),
 }
 
 
@@ -20,4 +21,15 @@ def create_engine(name: str) -> Engine:
     return engine
 
 
-__all__ = ["REGISTRY", "Engine", "Plan", "SpeechRequest", "Voice", "create_engine"]
+__all__ = [
+    "MODES",
+    "REGISTRY",
+    "Engine",
+    "Mode",
+    "Plan",
+    "Preset",
+    "Prompt",
+    "SpeechRequest",
+    "Voice",
+    "create_engine",
+]
