@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import annotations
 from . import text as texts
 from .engines import Engine, Plan, SpeechRequest
 from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
@@ -102,7 +103,8 @@ class SpeechService:
                 zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
                 param="input",
             ) from None
-        if not texts.speakable(cleaned):
+        # Of the text as it came, so that positions in messages are those that the user sees.
+        if not annotations.speakable(annotations.parse(text)):
             raise BadRequest(
                 f"there is nothing to say in {cleaned[:40]!r}; send at least one letter or digit",
                 zh=f"{cleaned[:40]!r} 中没有可以朗读的内容；请至少输入一个文字或数字",

@@ -10,6 +10,7 @@ import signal
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
+from .. import annotations
 from .. import text as texts
 from ..errors import BadRequest, EngineError, EngineUnavailable
 from ..wav import Audio, WavError, decode
@@ -79,7 +80,7 @@ class CpuEngine(Engine):
                 zh=f"文本中有本引擎读不了的文字：{foreign[:20]!r}；它能读汉字和拉丁字母",
                 param="input",
             )
-        language = texts.detect_language(request.text) if voice.id == "auto" else voice.id
+        language = annotations.language_of(request.text) if voice.id == "auto" else voice.id
         if language == "en" and texts.has_han(request.text):
             raise BadRequest(
                 "the English voice cannot read Chinese characters; use the voice auto, cmn (Mandarin) or "
@@ -105,8 +106,13 @@ class CpuEngine(Engine):
         # espeak-ng has nothing random. The seed picks the pitch, so that another seed is heard to be another
         # take.
         arguments += ["-p", str(40 + wanted["seed"] * 7919 % 21)]
-        # Doubled brackets would be taken for espeak-ng's own phoneme names.
-        spoken = wanted["text"].replace("[[", "[ [")
+        pieces = annotations.parse(wanted["text"])
+        if annotations.annotated(pieces):
+            arguments.append("-m")
+            spoken = annotations.to_espeak(pieces, language)
+        else:
+            # Doubled brackets would be taken for espeak-ng's own phoneme names.
+            spoken = wanted["text"].replace("[[", "[ [")
         data = await self._run(arguments, spoken.encode() + b"\n")
         try:
             audio = decode(data)
