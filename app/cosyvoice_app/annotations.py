@@ -22,6 +22,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from . import text as texts
@@ -314,6 +315,7 @@ def _with_any_tone(letters: str) -> str:
     return " / ".join(ways)
 
 
+@lru_cache(1024)
 def _nearest_syllable(spelt: str) -> str:
     """The annotation, or up to three, that a misspelt syllable stands for.
 
