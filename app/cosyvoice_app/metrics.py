@@ -44,6 +44,11 @@ class Metrics:
         )
         self.audio = Counter("tts_audio_seconds", "Audio made", registry=registry)
         self.cache_hits = Counter("tts_cache_hits", "Results that were there already", registry=registry)
+        self.log_lines_dropped = Counter(
+            "tts_log_lines_dropped", "Log lines that could not be written", ["log"], registry=registry
+        )
+        for kind in ("jobs", "access"):
+            self.log_lines_dropped.labels(kind)
         for outcome in ("ok", "cached"):
             self.requests.labels(outcome)
         info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)

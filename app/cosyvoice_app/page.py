@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 
+from . import logs
 from .errors import ServiceError, speaks_chinese
 from .outputs import Result
 from .quick_gradio import import_gradio
@@ -126,6 +127,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
 
         voice: auto, cmn (Mandarin), yue (Cantonese) or en. speed: 0.5 to 2. seed: 1 to 100000000.
         """
+        logs.enter(request.headers)
         chinese = speaks_chinese(request.headers.get("accept-language", ""))
         began = time.monotonic()
         try:

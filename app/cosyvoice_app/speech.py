@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import annotations
+from . import annotations, logs
 from . import text as texts
 from .engines import Engine, Plan, SpeechRequest
 from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
@@ -61,6 +61,8 @@ class SpeechService:
         self._closed = False
         self._page_waiting: Callable[[], int] = lambda: 0
         self._test: asyncio.Task[None] | None = None
+        #: Where every job is written down when it has ended.
+        self.job_log: logs.JobLog | None = None
         metrics.follow_queue(lambda: self.waiting)
         readiness.block("engine", f"the {engine.name} engine is warming up")
 
@@ -132,7 +134,8 @@ class SpeechService:
         accepted: it has waited in the page's queue already, so it is served even when the service is closed.
         """
         self._inside += 1
-        outcome = "cancelled"
+        outcome, status = "cancelled", 499
+        job = logs.begin(request)
         try:
             if self._closed and not accepted:
                 raise Draining(
@@ -141,17 +144,21 @@ class SpeechService:
                     retry_after=1,
                 )
             speech = await self._speak(request, use_cache)
-            outcome = "cached" if speech.cached else "ok"
+            outcome, status = "cached" if speech.cached else "ok", 200
+            job.result, job.voice, job.cached = speech.name, speech.voice, speech.cached
+            job.audio, job.size = speech.seconds, len(speech.data)
             return speech
         except ServiceError as error:
-            outcome = error.code
+            outcome, status = error.code, error.status
             raise
         except Exception:
-            outcome = "internal_error"
+            outcome, status = "internal_error", 500
             raise
         finally:
             self._inside -= 1
             self._metrics.requests.labels(outcome).inc()
+            if self.job_log is not None:
+                self.job_log.finish(job, outcome, status)
 
     async def _speak(self, request: SpeechRequest, use_cache: bool) -> Speech:
         if self._readiness.state == "warming":
@@ -210,6 +217,7 @@ class SpeechService:
             ) from None
         finally:
             self._waiting -= 1
+            logs.note(wait=time.monotonic() - came)
         try:
             self._metrics.wait.observe(time.monotonic() - came)
             return await self._run(plan)
@@ -242,7 +250,8 @@ class SpeechService:
             ) from error
         finally:
             self._metrics.running.set(0)
-        took = time.monotonic() - began
+            took = time.monotonic() - began
+            logs.note(synthesis=took)
         self._usual_seconds += (took - self._usual_seconds) * 0.2
         self._failures = 0
         self._metrics.synthesis.observe(took)
