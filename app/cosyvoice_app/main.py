@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from . import systemd
 from .engines import REGISTRY, create_engine
 from .errors import EngineUnavailable
+from .history import Owners
 from .http import Front, create_api
 from .logs import Clients, JobLog, LineFile, Recorder
 from .metrics import Metrics
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("cosyvoice")
 
+# How often entries of histories without results are looked for, in seconds.
+_SWEEP_EVERY = 600.0
 # How often the share is asked whether it is there, in seconds.
 _PROBE_EVERY = 10.0
 # How long the last open connections (event streams of open pages) get once nothing is left to do, in seconds.
@@ -142,7 +145,7 @@ class _Service:
         api = create_api(self._settings, self._speech, self._readiness, self._metrics)
         front = Front(self._settings, self._readiness, api)
         recorder = Recorder(
-            front,
+            Owners(front),
             self._accesses,
             node=self._settings.node,
             clients=Clients(self._settings.log_client),
@@ -225,7 +228,11 @@ class _Service:
 
     async def _keep_house(self) -> None:
         await self._outputs.remove_stale()
+        swept = time.monotonic()
         while True:
+            if time.monotonic() - swept > _SWEEP_EVERY:
+                swept = time.monotonic()
+                await self._speech.history.sweep()
             before = self._outputs.problem
             await self._outputs.probe()
             now = self._outputs.problem

@@ -42,6 +42,8 @@ class Settings:
     outputs_time_limit: float
     # COSYVOICE_MAX_CHARACTERS: longest text. Default: 4096, the limit that OpenAI documents for `input`.
     max_characters: int
+    # COSYVOICE_SHARED_HISTORY: 1 shows everybody what everybody made; otherwise each their own. Default: 0.
+    shared_history: bool
     # COSYVOICE_LOG_DIRECTORY: where the logs of jobs and requests are written (logs.py). Default: outputs.
     log_directory: Path
     # COSYVOICE_LOG_TEXT: 1 puts what users said into the log of jobs. Default: 0.
@@ -162,6 +164,7 @@ def load_settings(
         wait_limit=number("COSYVOICE_WAIT_LIMIT", 300, 0.1, 86_400),
         outputs_time_limit=number("COSYVOICE_OUTPUTS_TIME_LIMIT", 5, 0.1, 300),
         max_characters=count("COSYVOICE_MAX_CHARACTERS", 4096, 1, 100_000, "characters"),
+        shared_history=switch("COSYVOICE_SHARED_HISTORY"),
         log_directory=Path(text("COSYVOICE_LOG_DIRECTORY", str(outputs))).absolute(),
         log_text=switch("COSYVOICE_LOG_TEXT"),
         log_client=cast(ClientStyle, choice("COSYVOICE_LOG_CLIENT", *get_args(ClientStyle))),

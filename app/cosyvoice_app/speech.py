@@ -14,6 +14,7 @@ from . import annotations, logs
 from . import text as texts
 from .engines import Engine, Plan, SpeechRequest
 from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
+from .history import History
 from .metrics import Metrics
 from .outputs import Outputs, result_name
 from .readiness import Readiness
@@ -50,6 +51,7 @@ class SpeechService:
     ) -> None:
         self.engine = engine
         self.outputs = outputs
+        self.history = History(outputs, shared=settings.shared_history)
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness
