@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from . import __version__
 from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge, speaks_chinese
 from .formats import MEDIA_TYPES, check_format, encode
+from .history import owner_of
 from .metrics import CONTENT_TYPE, Metrics
 from .readiness import Readiness
 from .settings import Settings
@@ -125,6 +126,7 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
         fresh = "no-cache" in request.headers.get("cache-control", "").lower()
         made = await until_gone(request, service.speak(wanted, use_cache=not fresh))
+        await service.history.add(owner_of(request.headers), made.name)
         encoded = await asyncio.to_thread(encode, made.data, format)
         headers = {
             "X-Result-Name": made.name,
@@ -153,9 +155,20 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
             ],
         }
 
-    @api.get("/v1/results", summary="The newest results of all nodes")
-    async def results(limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
-        return {"object": "list", "data": [r.as_json() for r in await service.outputs.latest(limit)]}
+    @api.get("/v1/results", summary="The newest results of all nodes: the caller's own, or all where shared")
+    async def results(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
+        found = await service.history.recent(owner_of(request.headers), limit)
+        return {"object": "list", "data": [r.as_json() for r in found]}
+
+    @api.get("/v1/history", summary="The caller's own newest results, from all nodes")
+    async def history(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> dict[str, Any]:
+        found = await service.history.latest(owner_of(request.headers), limit)
+        return {"object": "list", "data": [r.as_json() for r in found]}
+
+    @api.delete("/v1/history/{name}", summary="Forget one of the caller's own results", status_code=204)
+    async def forget(name: str, request: Request) -> Response:
+        await service.history.remove(owner_of(request.headers), name)
+        return Response(status_code=204)
 
     @api.get(
         "/v1/results/{name}",

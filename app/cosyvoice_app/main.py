@@ -20,7 +20,9 @@ from fastapi import FastAPI
 from . import systemd
 from .engines import REGISTRY, create_engine
 from .errors import EngineUnavailable
+from .history import Owners
 from .http import Front, create_api
+from .logs import Clients, JobLog, LineFile, Recorder
 from .metrics import Metrics
 from .outputs import Outputs
 from .readiness import Readiness
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("cosyvoice")
 
+# How often entries of histories without results are looked for, in seconds.
+_SWEEP_EVERY = 600.0
 # How often the share is asked whether it is there, in seconds.
 _PROBE_EVERY = 10.0
 # How long the last open connections (event streams of open pages) get once nothing is left to do, in seconds.
@@ -111,6 +115,21 @@ class _Service:
             settings, create_engine(settings.engine), self._outputs, self._metrics, self._readiness
         )
         self._readiness.block("page", "the page is being loaded")
+        self._jobs = self._log_file("jobs", "jobs")
+        self._accesses = self._log_file("access", "gradio.access")
+        self._speech.job_log = JobLog(
+            self._jobs, node=settings.node, engine=settings.engine, with_text=settings.log_text
+        )
+
+    def _log_file(self, kind: str, name: str) -> LineFile:
+        settings = self._settings
+        return LineFile(
+            settings.log_directory / f"{name}.{settings.node}.log",
+            node=settings.node,
+            on_drop=self._metrics.log_lines_dropped.labels(kind).inc,
+            most_bytes=settings.log_size << 20,
+            most_files=settings.log_files,
+        )
 
     def _on_change(self, state: str, reason: str) -> None:
         log.info(
@@ -132,9 +151,16 @@ class _Service:
 
         api = create_api(self._settings, self._speech, self._readiness, self._metrics)
         front = Front(self._settings, self._readiness, api)
+        recorder = Recorder(
+            Owners(front),
+            self._accesses,
+            node=self._settings.node,
+            clients=Clients(self._settings.log_client),
+            health=self._settings.log_health,
+        )
         server = _Server(
             uvicorn.Config(
-                front,
+                recorder,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -178,6 +204,8 @@ class _Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await self._speech.engine.stop()
+        # In a thread, so that a share that hangs holds nothing up but the time limit of it.
+        await in_thread(lambda: [file.close() for file in (self._jobs, self._accesses)])
         log.info("stopped")
         return status
 
@@ -208,7 +236,11 @@ class _Service:
 
     async def _keep_house(self) -> None:
         await self._outputs.remove_stale()
+        swept = time.monotonic()
         while True:
+            if time.monotonic() - swept > _SWEEP_EVERY:
+                swept = time.monotonic()
+                await self._speech.history.sweep()
             before = self._outputs.problem
             await self._outputs.probe()
             now = self._outputs.problem

@@ -55,6 +55,11 @@ class Metrics:
         self.joined = Counter(
             "tts_joined", "Requests that waited for a result which was being made already", registry=registry
         )
+        self.log_lines_dropped = Counter(
+            "tts_log_lines_dropped", "Log lines that could not be written", ["log"], registry=registry
+        )
+        for kind in ("jobs", "access"):
+            self.log_lines_dropped.labels(kind)
         for outcome in ("ok", "cached"):
             self.requests.labels(outcome)
         info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)

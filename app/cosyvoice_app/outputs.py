@@ -117,6 +117,18 @@ class Outputs:
 
     # Below: in a thread.
 
+    def describe(self, name: str) -> Result | None:
+        """The result of that name, if it is there."""
+        known = self._known.get(name)
+        if known is not None:
+            with suppress(FileNotFoundError):
+                if (self.directory / name).stat().st_mtime == known.made:
+                    return known
+        found = self._describe(name)
+        if found is not None:
+            self._known[name] = found
+        return found
+
     def _probe(self) -> None:
         if not os.access(self.directory, os.W_OK | os.X_OK):
             # Names the reason: not there, read-only, or not ours.

@@ -14,7 +14,9 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 
+from . import logs
 from .errors import ServiceError, speaks_chinese
+from .history import owner_of
 from .outputs import Result
 from .quick_gradio import import_gradio
 from .settings import Settings
@@ -35,7 +37,8 @@ _ENGLISH = {
     "seed_hint": "Same text, voice, speed and seed: same audio",
     "dice": "🎲 Another seed",
     "generate": "Speak",
-    "results": "Latest results of all nodes",
+    "results": "My latest results",
+    "all_results": "Latest results of all nodes",
     "refresh": "Refresh",
     "examples": "Examples",
 }
@@ -48,7 +51,8 @@ _CHINESE = {
     "seed_hint": "文本、声音、语速和种子都相同，音频就相同",
     "dice": "🎲 换一个种子",
     "generate": "生成语音",
-    "results": "所有节点的最新结果",
+    "results": "我的最新结果",
+    "all_results": "所有节点的最新结果",
     "refresh": "刷新",
     "examples": "示例",
 }
@@ -114,7 +118,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
     async def list_results(request: gr.Request) -> str:
         chinese = speaks_chinese(request.headers.get("accept-language", ""))
         try:
-            found: list[Result] | str = await service.outputs.latest(LISTED)
+            found: list[Result] | str = await service.history.recent(owner_of(request.headers), LISTED)
         except ServiceError as error:
             found = error.text(chinese)
         return render_results(found, time.time(), chinese=chinese)
@@ -126,6 +130,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
 
         voice: auto, cmn (Mandarin), yue (Cantonese) or en. speed: 0.5 to 2. seed: 1 to 100000000.
         """
+        logs.enter(request.headers)
         chinese = speaks_chinese(request.headers.get("accept-language", ""))
         began = time.monotonic()
         try:
@@ -136,6 +141,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             made = await service.speak(wanted, accepted=settings.enable_queue)
         except ServiceError as error:
             raise gr.Error(error.text(chinese), print_exception=False) from error
+        await service.history.add(owner_of(request.headers), made.name)
         address = f"{origin(request)}/v1/results/{quote(made.name)}"
         took = time.monotonic() - began
         return (address, made.name), render_status(made, settings.node, took, chinese=chinese)
@@ -185,7 +191,9 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         )
         status = gr.HTML("", elem_id="status", padding=False)
         with gr.Row(elem_id="results-head"):
-            gr.Markdown(i18n("results"), elem_id="results-title")
+            gr.Markdown(
+                i18n("all_results" if settings.shared_history else "results"), elem_id="results-title"
+            )
             refresh = gr.Button(i18n("refresh"), size="sm", scale=0, min_width=110)
         results = gr.HTML("", elem_id="results", padding=False)
 

@@ -9,6 +9,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
+
+from .logs import ClientStyle
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class Settings:
     outputs_time_limit: float
     # COSYVOICE_MAX_CHARACTERS: longest text. Default: 4096, the limit that OpenAI documents for `input`.
     max_characters: int
+    # COSYVOICE_SHARED_HISTORY: 1 shows everybody what everybody made; otherwise each their own. Default: 0.
+    shared_history: bool
+    # COSYVOICE_LOG_DIRECTORY: where the logs of jobs and requests are written (logs.py). Default: outputs.
+    log_directory: Path
+    # COSYVOICE_LOG_TEXT: 1 puts what users said into the log of jobs. Default: 0.
+    log_text: bool
+    # COSYVOICE_LOG_CLIENT: how clients are named there: hash (changes daily), address, none. Default: hash.
+    log_client: ClientStyle
+    # COSYVOICE_LOG_HEALTH: 1 logs requests for health and metrics too. Default: 0.
+    log_health: bool
+    # COSYVOICE_LOG_SIZE: megabytes at which a log is put aside. Default: 16.
+    log_size: int
+    # COSYVOICE_LOG_FILES: how many files of a log are kept, the current one included. Default: 5.
+    log_files: int
     # COSYVOICE_DRAIN_FILE: while this file is there /readyz says 503, and what comes is served all the same.
     # Default: /run/cosyvoice-lvs/drain.
     drain_file: Path
@@ -107,6 +124,18 @@ def load_settings(
             return default
         return int(raw)
 
+    def switch(name: str) -> bool:
+        raw = text(name, "0")
+        if raw not in ("0", "1"):
+            problems.append(f"{name}={raw!r}: set it to 1 (on) or 0 (off)")
+        return raw == "1"
+
+    def choice(name: str, *choices: str) -> str:
+        raw = text(name, choices[0])
+        if raw not in choices:
+            problems.append(f"{name}={raw!r}: set it to one of: {', '.join(choices)}")
+        return raw
+
     if not 1 <= flags.port <= 65535:
         problems.append(f"--port {flags.port}: set it to a port from 1 to 65535")
 
@@ -140,6 +169,13 @@ def load_settings(
         wait_limit=number("COSYVOICE_WAIT_LIMIT", 300, 0.1, 86_400),
         outputs_time_limit=number("COSYVOICE_OUTPUTS_TIME_LIMIT", 5, 0.1, 300),
         max_characters=count("COSYVOICE_MAX_CHARACTERS", 4096, 1, 100_000, "characters"),
+        shared_history=switch("COSYVOICE_SHARED_HISTORY"),
+        log_directory=Path(text("COSYVOICE_LOG_DIRECTORY", str(outputs))).absolute(),
+        log_text=switch("COSYVOICE_LOG_TEXT"),
+        log_client=cast(ClientStyle, choice("COSYVOICE_LOG_CLIENT", *get_args(ClientStyle))),
+        log_health=switch("COSYVOICE_LOG_HEALTH"),
+        log_size=count("COSYVOICE_LOG_SIZE", 16, 1, 1024, "megabytes"),
+        log_files=count("COSYVOICE_LOG_FILES", 5, 1, 100, "files"),
         drain_file=Path(text("COSYVOICE_DRAIN_FILE", "/run/cosyvoice-lvs/drain")),
         drain_delay=number("COSYVOICE_DRAIN_DELAY", 1.5, 0, 60),
         drain_limit=number("COSYVOICE_DRAIN_LIMIT", min(time_limit, 60), 0, 3600),

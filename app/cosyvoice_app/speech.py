@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from . import annotations, logs
 from . import text as texts
 from .claims import LEASE, Claim, Claims
 from .engines import Engine, Mode, Plan, Prompt, SpeechRequest
@@ -24,6 +25,7 @@ from .errors import (
     ServiceError,
     TimeLimit,
 )
+from .history import History
 from .metrics import Metrics
 from .outputs import Outputs, result_name
 from .readiness import Readiness
@@ -65,6 +67,7 @@ class SpeechService:
     ) -> None:
         self.engine = engine
         self.outputs = outputs
+        self.history = History(outputs, shared=settings.shared_history)
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness
@@ -77,6 +80,8 @@ class SpeechService:
         self._closed = False
         self._page_waiting: Callable[[], int] = lambda: 0
         self._test: asyncio.Task[None] | None = None
+        #: Where every job is written down when it has ended.
+        self.job_log: logs.JobLog | None = None
         metrics.follow_queue(lambda: self.waiting)
         metrics.follow_engine(lambda: engine.measurements)
         engine.on_state = self._on_engine_state  # type: ignore[method-assign]
@@ -143,7 +148,8 @@ class SpeechService:
                 zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
                 param="input",
             ) from None
-        if not texts.speakable(cleaned):
+        # Of the text as it came, so that positions in messages are those that the user sees.
+        if not annotations.speakable(annotations.parse(text)):
             raise BadRequest(
                 f"there is nothing to say in {cleaned[:40]!r}; send at least one letter or digit",
                 zh=f"{cleaned[:40]!r} 中没有可以朗读的内容；请至少输入一个文字或数字",
@@ -222,7 +228,8 @@ class SpeechService:
         self, request: SpeechRequest, use_cache: bool, accepted: bool, hear: Callable[[Audio], None]
     ) -> Speech:
         self._inside += 1
-        outcome = "cancelled"
+        outcome, status = "cancelled", 499
+        job = logs.begin(request)
         try:
             if self._closed and not accepted:
                 raise Draining(
@@ -231,17 +238,21 @@ class SpeechService:
                     retry_after=1,
                 )
             speech = await self._speak(request, use_cache, hear)
-            outcome = "cached" if speech.cached else "ok"
+            outcome, status = "cached" if speech.cached else "ok", 200
+            job.result, job.voice, job.cached = speech.name, speech.voice, speech.cached
+            job.audio, job.size = speech.seconds, len(speech.data)
             return speech
         except ServiceError as error:
-            outcome = error.code
+            outcome, status = error.code, error.status
             raise
         except Exception:
-            outcome = "internal_error"
+            outcome, status = "internal_error", 500
             raise
         finally:
             self._inside -= 1
             self._metrics.requests.labels(outcome).inc()
+            if self.job_log is not None:
+                self.job_log.finish(job, outcome, status)
 
     async def _speak(self, request: SpeechRequest, use_cache: bool, hear: Callable[[Audio], None]) -> Speech:
         if self._readiness.state == "warming":
@@ -330,6 +341,7 @@ class SpeechService:
             ) from None
         finally:
             self._waiting -= 1
+            logs.note(wait=time.monotonic() - came)
         try:
             self._metrics.wait.observe(time.monotonic() - came)
             yield
@@ -366,7 +378,8 @@ class SpeechService:
             ) from error
         finally:
             self._metrics.running.set(0)
-        took = time.monotonic() - began
+            took = time.monotonic() - began
+            logs.note(synthesis=took)
         self._usual_seconds += (took - self._usual_seconds) * 0.2
         self._failures = 0
         self._metrics.synthesis.observe(took)

@@ -86,6 +86,7 @@ def _starter(folder: Path) -> Iterator[StartServer]:
             "COSYVOICE_NODE": f"node-{len(servers)}",
             "COSYVOICE_OUTPUTS": str(where),
             "COSYVOICE_DRAIN_DELAY": "0.2",
+            "COSYVOICE_SHARED_HISTORY": "1",
             "GRADIO_TEMP_DIR": str(folder / "uploads"),
             **environment,
         }

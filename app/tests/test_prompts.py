@@ -176,7 +176,20 @@ def test_sizes_that_are_open_are_taken(voice: np.ndarray) -> None:
 
 
 def children() -> list[int]:
+    """Processes of this module's tests: a server that other modules share may run beside them."""
+    return [pid for pid in _all_children() if pid not in _others]
+
+
+def _all_children() -> list[int]:
     return [int(n) for n in Path("/proc/self/task", str(os.getpid()), "children").read_text().split()]
+
+
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def others() -> None:
+    _others.update(_all_children())
 
 
 def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:

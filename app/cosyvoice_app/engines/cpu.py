@@ -17,6 +17,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from .. import annotations
 from .. import text as texts
 from ..errors import BadRequest, EngineError, EngineUnavailable
 from ..sentences import split_text
@@ -105,7 +106,7 @@ class CpuEngine(Engine):
                 param="input",
             )
         preset = self._need_preset(request) if request.mode == "instruct" else None
-        language = texts.detect_language(request.text) if voice.id == "auto" else voice.id
+        language = annotations.language_of(request.text) if voice.id == "auto" else voice.id
         if preset is not None and preset.group == "dialect" and language != "en":
             language = "yue" if preset.id == "cantonese" else "cmn"
         if language == "en" and texts.has_han(request.text):
@@ -159,12 +160,20 @@ class CpuEngine(Engine):
         arguments += ["-p", str(min(99, max(0, pitch)))]
         if loud != _VOLUME:
             arguments += ["-a", str(loud)]
-        for piece in split_text(wanted["text"], _PIECE):
-            if not texts.speakable(piece):
-                continue
+        pieces = annotations.parse(wanted["text"])
+        if annotations.annotated(pieces):
+            # In one: a mark may begin in one sentence and end in another.
+            arguments.append("-m")
+            spoken = [annotations.to_espeak(pieces, language)]
+        else:
             # Doubled brackets would be taken for espeak-ng's own phoneme names.
-            spoken = piece.replace("[[", "[ [")
-            data = await self._run(arguments, spoken.encode() + b"\n")
+            spoken = [
+                piece.replace("[[", "[ [")
+                for piece in split_text(wanted["text"], _PIECE)
+                if texts.speakable(piece)
+            ]
+        for piece in spoken:
+            data = await self._run(arguments, piece.encode() + b"\n")
             try:
                 audio = decode(data)
             except WavError as error:
@@ -173,8 +182,8 @@ class CpuEngine(Engine):
                 ) from error
             if audio.seconds < 0.05:
                 raise EngineError(
-                    f"espeak-ng gave {audio.seconds:.3f} s of audio for {len(spoken)} characters",
-                    zh=f"{len(spoken)} 个字符的文本，espeak-ng 只给出 {audio.seconds:.3f} 秒音频",
+                    f"espeak-ng gave {audio.seconds:.3f} s of audio for {len(piece)} characters",
+                    zh=f"{len(piece)} 个字符的文本，espeak-ng 只给出 {audio.seconds:.3f} 秒音频",
                 )
             yield audio
 
