@@ -2,11 +2,14 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as pulumi from "@pulumi/pulumi";
 import { Cluster } from "./components/cluster";
+import { endWithEngine } from "./components/engine";
 import { hostMachines } from "./components/platform/hosts";
 import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
 import { cacheDir } from "./scripts/lib/paths";
+
+endWithEngine();
 
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));

@@ -38,7 +38,12 @@ export class Cluster extends pulumi.ComponentResource {
     );
     const share = new OutputsShare(
       `${name}-outputs`,
-      { config, storage: withRole("storage")[0], realServers },
+      {
+        config,
+        storage: withRole("storage")[0],
+        realServers,
+        directors: directors.map(({ configured }) => configured),
+      },
       parent,
     );
     const service = new SpeechService(

@@ -10,7 +10,7 @@ import {
 import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
-import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { afterwards, applier, type LayerContent, layer, stamp } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface OutputsShareArgs {
@@ -18,6 +18,8 @@ export interface OutputsShareArgs {
   /** The machine that serves the share; undefined when the config names an export that exists already. */
   readonly storage?: Machine | undefined;
   readonly realServers: readonly RealServer[];
+  /** After these the directors send nothing more to a real server that is no longer in the configuration. */
+  readonly directors: readonly pulumi.Resource[];
 }
 
 /** The share that makes every result visible on every node, mounted at `/root/CosyVoice/outputs`. */
@@ -34,11 +36,14 @@ export class OutputsShare extends pulumi.ComponentResource {
     const server: pulumi.Resource[] = [];
     if (storage) {
       const programs = applier(`${name}-applier`, storage, [], parent);
+      const installed = layer(`${name}-server`, storage, "outputs-server", serverContent(config), {
+        ...parent,
+        dependsOn: [programs],
+      });
+      // A real server that leaves needs its share until it has finished what it does.
+      const content = afterwards(args.directors, () => exportContent(config));
       server.push(
-        layer(`${name}-export`, storage, "outputs-export", exportContent(config), {
-          ...parent,
-          dependsOn: [programs],
-        }),
+        layer(`${name}-export`, storage, "outputs-export", content, { ...parent, dependsOn: [installed] }),
       );
     }
     const mounts = args.realServers.map(({ machine, configured }) => {
@@ -55,8 +60,7 @@ export class OutputsShare extends pulumi.ComponentResource {
   }
 }
 
-function exportContent(config: ClusterConfig): LayerContent {
-  const { storage, service } = config;
+function serverContent({ storage, service }: ClusterConfig): LayerContent {
   if (storage.kind !== "machine") throw new Error("an existing export needs no storage machine");
   return {
     packages: ["nfs-kernel-server"],
@@ -66,9 +70,14 @@ function exportContent(config: ClusterConfig): LayerContent {
       [paths.nfsServerConfig]: rootFile(renderNfsServerConfig(), {
         notify: ["restart:nfs-kernel-server.service"],
       }),
-      [paths.exports]: rootFile(renderExports(config), { notify: ["run:exportfs -ra"] }),
     },
     units: { "nfs-kernel-server.service": { enabled: true, started: true } },
+  };
+}
+
+function exportContent(config: ClusterConfig): LayerContent {
+  return {
+    files: { [paths.exports]: rootFile(renderExports(config), { notify: ["run:exportfs -ra"] }) },
     onRemove: ["exportfs -ra || true"],
   };
 }

@@ -6,7 +6,7 @@ import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
 import type { Release } from "./release";
-import { copy, type LayerContent, layer, PROGRAMS } from "./remote/layer";
+import { afterwards, copy, type LayerContent, layer, PROGRAMS } from "./remote/layer";
 import { rootFile, rootProgram } from "./remote/manifest";
 
 const HOME = "/opt/cosyvoice";
@@ -53,14 +53,11 @@ export class SpeechService extends pulumi.ComponentResource {
       });
     });
 
-    // Waited for, and not depended on: a dependency would tie every machine's removal to that of all others, of which one may
-    // be off, and would grow with the square.
-    const everywhere = Promise.all(staged.map(({ urn }) => new Promise((done) => urn.apply(done))));
     const active = config.service.release ?? release.digest;
 
     const activations = args.realServers.map(({ machine }, index) => {
       const mount = args.mounts.get(machine.name);
-      const content = everywhere.then(() => activateContent(config, active, machine.name));
+      const content = afterwards(staged, () => activateContent(config, active, machine.name));
       return layer(`${name}-${machine.name}`, machine, "service", content, {
         ...parent,
         dependsOn: [staged[index], mount].filter((before) => before !== undefined),

@@ -410,12 +410,17 @@ class Turn:
         """Takes back what was done to this machine."""
 
 
-def ask_readyz(address, port):
-    """(HTTP status, "down" when nobody listens; jobs in the queue; since); None for what is not told."""
+def ask_readyz(address, port, leaving=False):
+    """(HTTP status, "down" when nobody listens; jobs in the queue; since); None for what is not told.
+
+    leaving: it is told that the directors are about to forget it, and ends its clients' kept connections with
+    their next answers: a request that came after that on one of them would be reset.
+    """
     deadline, text = time.monotonic() + CONNECT, b""
     try:
         with socket.create_connection((address, port), CONNECT) as sock:
-            sock.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            told = b"X-Leaving: 1\r\n" if leaving else b""
+            sock.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%b\r\n" % told)
             while len(text) < 65536:
                 sock.settimeout(max(0.01, deadline - time.monotonic()))
                 more = sock.recv(65536)
@@ -678,13 +683,18 @@ class Director(Turn):
         deadline, idle = time.monotonic() + self.drain_limit, dict.fromkeys(leaving, 0)
         while any(count < 2 for count in idle.values()):
             for address in leaving:
-                queue = ask_readyz(address, self.port)[1]
+                queue = ask_readyz(address, self.port, leaving=True)[1]
                 idle[address] = 0 if queue else idle[address] + 1
             if time.monotonic() > deadline:
                 self.say(f"goes on although {names} still work: {self.drain_limit:g} s are over")
                 return
             self.until(lambda: False, 0.5 * SCALE)
-        self.until(lambda: not any(self.table().get(a, (0, 0))[1] for a in leaving), LINGER)
+        deadline = time.monotonic() + LINGER
+        while not self.until(lambda: not any(self.table().get(a, (0, 0))[1] for a in leaving), 2 * SCALE):
+            if time.monotonic() > deadline:
+                return  # what is left are event streams, which do not end by themselves
+            for address in leaving:
+                ask_readyz(address, self.port, leaving=True)
 
     def drain_file(self, name):
         return f"{TRACK}/{name}.drain"

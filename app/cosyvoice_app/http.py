@@ -90,7 +90,9 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         return {"status": "alive", "node": settings.node}
 
     @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
-    async def readyz() -> Response:
+    async def readyz(request: Request) -> Response:
+        if "x-leaving" in request.headers:
+            readiness.leave()
         problem = service.outputs.problem
         readiness.refresh()
         running = int(service.running)
@@ -324,8 +326,7 @@ class Front:
                     *message.get("headers", ()),
                     (b"x-served-by", self._node),
                     (b"x-request-id", request_id),
-                    # The next request of a kept-alive connection would come here past any balancer.
-                    *(((b"connection", b"close"),) if self._readiness.draining else ()),
+                    *(((b"connection", b"close"),) if self._readiness.closing else ()),
                 ]
             await send(message)
 

@@ -26,6 +26,7 @@ class Readiness:
         self._blocks: dict[str, str] = {}
         self._was_ready = False
         self._draining = False
+        self._leaving_until = 0.0
         self._on_change = on_change
         self._told = ("", "")
         self.since = time.time()
@@ -56,6 +57,17 @@ class Readiness:
     @property
     def draining(self) -> bool:
         return self.state == "draining"
+
+    @property
+    def closing(self) -> bool:
+        """Whether an answer ends its connection: the next request of a kept one would come here past any
+        balancer, or be lost when the directors have forgotten this node.
+        """
+        return self.draining or time.monotonic() < self._leaving_until
+
+    def leave(self) -> None:
+        """A director is about to forget this node, and says so again every few seconds until it does."""
+        self._leaving_until = time.monotonic() + 10
 
     @property
     def _held(self) -> str | None:

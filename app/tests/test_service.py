@@ -459,6 +459,9 @@ def test_a_drain_file_takes_the_node_out_and_back(start_server: StartServer, tmp
     ready = server.http.get("/readyz")
     assert (ready.status_code, ready.headers["x-queue"]) == (200, "0")
     assert "connection" not in server.http.get("/healthz").headers
+    # A director that is about to forget this node says so: kept connections end, and nothing else changes.
+    assert server.http.get("/readyz", headers={"X-Leaving": "1"}).status_code == 200
+    assert server.http.get("/healthz").headers["connection"] == "close"
     file.write_text("maintenance of the fans\n")
     ready = server.http.get("/readyz")
     assert ready.status_code == 503

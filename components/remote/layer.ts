@@ -148,6 +148,17 @@ export function layer(
   );
 }
 
+/**
+ * A layer's content that is waited for until resources have been made or changed. Waited for, and not depended on: a
+ * dependency would tie this machine's removal to that of all the others, of which one may be off, and grow with the square.
+ */
+export function afterwards(
+  before: readonly pulumi.Resource[],
+  content: () => LayerContent,
+): Promise<LayerContent> {
+  return Promise.all(before.map(({ urn }) => new Promise((done) => urn.apply(done)))).then(content);
+}
+
 function isPlain(content: pulumi.Input<LayerContent>): content is LayerContent {
   return !pulumi.Output.isInstance(content) && !(content instanceof Promise);
 }

@@ -915,6 +915,28 @@ def test_a_real_server_that_leaves_is_drained_first(cluster, end):
     wait(lambda: not drain.exists(), about="a server that stays after all must serve again")
 
 
+def test_a_real_server_that_leaves_is_told_to_end_its_kept_connections(cluster):
+    a, b, c = cluster.begin(directors=(1,))
+    one, heard = cluster.directors[0], []
+
+    def answer(listener):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    heard.append(connection.recv(4096))
+                    connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"queue": {"waiting": 0, "running": 0}}')
+
+    with socket.create_server((c.address, PORT)) as listener:
+        threading.Thread(target=answer, args=(listener,), daemon=True).start()
+        c.drain.parent.mkdir(parents=True, exist_ok=True)
+        c.drain.touch()
+        cluster.ask_director(one, pool=[a, b], directors=[one]).go()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(heard) >= 2
+    assert all(b"\r\nX-Leaving: 1\r\n" in text for text in heard)
+
+
 def test_a_drain_that_keepalived_does_not_follow_stops_the_change(cluster):
     a, b, _ = cluster.begin(directors=(1,))
     one = cluster.directors[0]

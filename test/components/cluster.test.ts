@@ -7,8 +7,12 @@ import { type Registered, settled, startMocks } from "./mocks";
 const COMMAND = "command:remote:Command";
 const COPY = "command:remote:CopyToRemote";
 
-async function deploy(raw: Record<string, unknown>, vrrpPassword?: string): Promise<Registered[]> {
-  const registered = await startMocks();
+async function deploy(
+  raw: Record<string, unknown>,
+  vrrpPassword?: string,
+  slow?: RegExp,
+): Promise<Registered[]> {
+  const registered = await startMocks("test", slow);
   const config = parsed(raw);
   new Cluster("c", { config, machines: machinesFor(config), release, vrrpPassword });
   await settled();
@@ -37,6 +41,7 @@ describe("Cluster", () => {
       `${COMMAND} c-outputs-export`,
       `${COMMAND} c-outputs-rs-1`,
       `${COMMAND} c-outputs-rs-2`,
+      `${COMMAND} c-outputs-server`,
       `${COMMAND} c-rs-1-applier`,
       `${COMMAND} c-rs-1-real-server`,
       `${COMMAND} c-rs-2-applier`,
@@ -123,6 +128,15 @@ describe("Cluster", () => {
     const places = (pattern: RegExp) => names.flatMap((name, index) => (pattern.test(name) ? [index] : []));
     assert.equal(places(/^c-speech-rs-\d$/).length, 5);
     assert.ok(Math.max(...places(/-stage$/)) < Math.min(...places(/^c-speech-rs-\d$/)));
+  });
+
+  it("takes the share from a real server that leaves only when the directors have let it go", async () => {
+    const slow = /^c-director-\d-director$/;
+    const names = (await deploy(rawConfig(), undefined, slow)).map(({ name }) => name);
+    const directors = names.flatMap((name, index) => (slow.test(name) ? [index] : []));
+    assert.equal(directors.length, 2);
+    assert.ok(names.indexOf("c-outputs-export") > Math.max(...directors));
+    assert.ok(names.indexOf("c-outputs-server") < Math.min(...directors), "its packages do not wait");
   });
 
   it("changes a node that serves in its turn, with its queue drained", async () => {

@@ -16,13 +16,15 @@ const SECRET = "1b47061264138c4ac30d75fd1eb44270";
 /**
  * Starts Pulumi's mocks afresh.
  *
+ * @param slow resources that take a while, and appear in the list when they are made.
  * @returns the list in which every resource appears as it is registered.
  */
-export async function startMocks(stack = "test"): Promise<Registered[]> {
+export async function startMocks(stack = "test", slow?: RegExp): Promise<Registered[]> {
   const registered: Registered[] = [];
   await pulumi.runtime.setMocks(
     {
-      newResource: ({ type, name, inputs }) => {
+      newResource: async ({ type, name, inputs }) => {
+        if (slow?.test(name)) await new Promise((done) => setTimeout(done, 100));
         const secrets = Object.keys(inputs).filter((key) =>
           JSON.stringify(inputs[key] ?? null).includes(SECRET),
         );

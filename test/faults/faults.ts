@@ -124,6 +124,17 @@ async function killedUp(seconds: number): Promise<void> {
     // It had ended.
   }
   await child;
+  // Pulumi starts its plugins in process groups of their own: they were not killed, and must end by themselves.
+  const program = `node_modules/@pulumi/pulumi/cmd/run`;
+  for (let tries = 0; ; tries += 1) {
+    const { stdout } = await execa("pgrep", ["-f", `${repository}/${program}`], { reject: false });
+    if (stdout === "") return;
+    if (tries === 30) {
+      await execa("pkill", ["-KILL", "-f", `${repository}/${program}`], { reject: false });
+      assert.fail(`the killed deployment's program still runs after 15 s: process ${stdout}`);
+    }
+    await sleep(500);
+  }
 }
 
 const directors: Fault[] = [
@@ -620,7 +631,9 @@ const deployments: Fault[] = [
       await mustGoUp(scene);
     }),
     recovery: 120,
-    expect: { gap: TAKEOVER, streamsBroken: 12 },
+    // The kept connections: one that began while a real server was out of the pool is with another one than the hash says,
+    // and the director that takes over knows the hash only.
+    expect: { lost: 2, gap: TAKEOVER, streamsBroken: 12 },
   },
   {
     name: "cut-deployment",
