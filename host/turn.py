@@ -55,6 +55,7 @@ MARK = "deployment: "  # what our drain file begins with
 BEAT, SILENCE = 2 * SCALE, 10 * SCALE  # s; as in turns
 CONNECT, FIRST_WORD = 2 * SCALE, 5 * SCALE  # s for a director that may not be there, and for one that is
 LOST = 10 * SCALE  # s until a director that was heard of is given up
+ALONE = 30 * SCALE  # s that the holder of the VIP waits for the other one, without which it is not changed
 RETRY = 0.5 * SCALE  # s between two attempts to reach one
 FOLLOWED = 30 * SCALE  # s for the directors to follow a drain
 DEAF = 10 * SCALE  # s after which a service that still says 200 does not know the drain file
@@ -100,10 +101,16 @@ class Link:
         self.input = b""
         self.heard = self.granted = self.drained = self.over = False
         self.out = False  # left out for good
+        self.why = ""  # the reason of the last failure
         self.missing = False  # granted, and not to be reached any more
         self.weight = False  # it drains by itself
         self.began = self.dialed = self.listened = self.spoke = self.retry = 0.0
         self.lost_at = None
+
+    @property
+    def machine_answers(self):
+        """Whether it is there and only the keeper of the turns is not, as on a machine that is being made."""
+        return self.why == os.strerror(errno.ECONNREFUSED)
 
     @property
     def counts(self):
@@ -225,9 +232,12 @@ class Link:
         elif self.phase == "up" and now - self.spoke >= BEAT:
             self.send(self.turn.beat(self.granted))
         if self.phase == "down":
-            since, limit = (self.began, CONNECT) if self.lost_at is None else (self.lost_at, LOST)
+            since, limit = (
+                (self.began, self.turn.patience(self)) if self.lost_at is None else (self.lost_at, LOST)
+            )
             if now - since >= limit:
                 if not self.granted:
+                    self.turn.mind_silence(self)
                     self.leave_out(f"does not answer ({self.why})")
                     return
                 if not self.missing:
@@ -276,6 +286,13 @@ class Turn:
 
     def beat(self, _holding):
         return {"beat": True}
+
+    def patience(self, _link):
+        """Seconds that a director may be silent before it is left out."""
+        return CONNECT
+
+    def mind_silence(self, link):
+        """Before a director is left out."""
 
     # -- waiting
 
@@ -620,6 +637,21 @@ class Director(Turn):
 
     def beat(self, holding):
         return {"beat": True} if holding else {"beat": True, "holds": self.has_vip()}
+
+    def alone(self, link):
+        """Whether the service hangs on this machine: it holds the VIP, and the other one is out of reach."""
+        return self.has_vip() and not link.machine_answers
+
+    def patience(self, link):
+        return ALONE if self.alone(link) else CONNECT
+
+    def mind_silence(self, link):
+        if self.alone(link):
+            raise Refused(
+                f"{self.name} holds the VIP and director {link.name} does not answer ({link.why}): with "
+                "nobody to take over, a change here could interrupt the service. See why it cannot be "
+                "reached from here, then deploy again"
+            )
 
     def has_vip(self):
         """Whether the VIP is an address of this machine at the moment."""

@@ -674,6 +674,29 @@ def test_the_holder_of_the_vip_does_not_wait_for_ever(cluster):
     cluster.ask_director(cluster.directors[0]).go().done()
 
 
+def test_the_holder_of_the_vip_is_not_changed_while_the_other_one_cannot_be_reached(cluster):
+    """Seen in the lab: the standby's network was cut, and a restart of the only keepalived was an outage."""
+    cluster.scale = 0.05
+    cluster.begin()
+    one, two = cluster.directors
+    two.process.send_signal(signal.SIGSTOP)
+    line = cluster.ask_director(one).end(1, within=10)[-1]
+    assert line.startswith(
+        f"no director-1 holds the VIP and director 127.0.1.2:{cluster.port} does not answer (no"
+    )
+    one.holds_vip(False)
+    cluster.ask_director(one).go().done()
+
+
+def test_the_holder_of_the_vip_is_changed_beside_a_director_that_is_being_made(cluster):
+    cluster.begin(directors=(1,))
+    client = cluster.ask_director(cluster.directors[0]).go()
+    client.heard(
+        f"say director 127.0.1.2:{cluster.port} does not answer (Connection refused): goes on without it"
+    )
+    client.done()
+
+
 def test_a_director_that_lost_its_pool_has_failed(cluster):
     cluster.scale = 0.05
     cluster.begin()
