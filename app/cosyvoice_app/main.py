@@ -23,7 +23,10 @@ from .errors import EngineUnavailable
 from .http import Front, create_api
 from .metrics import Metrics
 from .outputs import Outputs
+from .peer_api import create_peer_api
+from .peers import Peers
 from .readiness import Readiness
+from .sessions import Sessions
 from .settings import Settings, SettingsError, load_settings
 from .speech import SpeechService
 
@@ -100,9 +103,16 @@ class _Service:
         self._readiness = Readiness(self._on_change, settings.drain_file)
         self._metrics = Metrics(settings.node, settings.engine)
         self._outputs = Outputs(settings.outputs, node=settings.node, time_limit=settings.outputs_time_limit)
+        self._peers = Peers(settings.peers, settings.peer_key, self._metrics) if settings.peers else None
         self._speech = SpeechService(
-            settings, create_engine(settings.engine), self._outputs, self._metrics, self._readiness
+            settings,
+            create_engine(settings.engine),
+            self._outputs,
+            self._metrics,
+            self._readiness,
+            self._peers,
         )
+        self._sessions = Sessions(self._peers, self._metrics, settings.uploads) if self._peers else None
         self._readiness.block("page", "the page is being loaded")
 
     def _on_change(self, state: str, reason: str) -> None:
@@ -124,7 +134,8 @@ class _Service:
         systemd.start_watchdog(loop)
 
         api = create_api(self._settings, self._speech, self._readiness, self._metrics)
-        front = Front(self._settings, self._readiness, api)
+        peer_api = create_peer_api(self._speech, self._sessions) if self._sessions else None
+        front = Front(self._settings, self._readiness, api, self._sessions, peer_api)
         server = _Server(
             uvicorn.Config(
                 front,
@@ -149,7 +160,7 @@ class _Service:
         # each other.
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
-        housekeeping = asyncio.create_task(self._keep_house())
+        housekeeping = asyncio.gather(self._keep_house(), *([self._peers.watch()] if self._peers else []))
         stopping = asyncio.create_task(stop.wait())
         status = 0
         watched: set[asyncio.Task[Any]] = {serving, warming, page, stopping}
@@ -193,6 +204,8 @@ class _Service:
             return create_page(self._settings, self._speech)
 
         page = await in_thread(load)
+        if self._sessions is not None:
+            self._sessions.follow_page(page.state.active)
         async with page.router.lifespan_context(page):
             front.open_page(page)
             self._readiness.clear("page")
@@ -208,6 +221,11 @@ class _Service:
                 log.log(logging.WARNING if now else logging.INFO, "outputs: %s", now or "in order again")
             await asyncio.sleep(_PROBE_EVERY)
 
+    @property
+    def _busy(self) -> bool:
+        """Whether somebody waits for this node, if only to hear what another one says."""
+        return self._speech.busy or bool(self._sessions and self._sessions.passing)
+
     async def _drain(self) -> None:
         """Tells the directors, goes on taking requests until they know, then finishes what is there."""
         known = self._readiness.draining
@@ -217,9 +235,9 @@ class _Service:
             await asyncio.sleep(self._settings.drain_delay)
         self._speech.close()
         end = time.monotonic() + self._settings.drain_limit
-        while self._speech.busy and time.monotonic() < end:
+        while self._busy and time.monotonic() < end:
             await asyncio.sleep(0.1)
-        if self._speech.busy:
+        if self._busy:
             log.warning("stopping after %g s although requests are not finished", self._settings.drain_limit)
 
 

@@ -44,6 +44,19 @@ class Metrics:
         )
         self.audio = Counter("tts_audio_seconds", "Audio made", registry=registry)
         self.cache_hits = Counter("tts_cache_hits", "Results that were there already", registry=registry)
+        self.forwarded = Counter(
+            "tts_forwarded",
+            "Requests that another node answered through this one",
+            ["kind"],
+            registry=registry,
+        )
+        self.handed_over = Counter(
+            "tts_handed_over",
+            "Jobs of this node sent to another one, by how that ended",
+            ["outcome"],
+            registry=registry,
+        )
+        self.peers_up = Gauge("tts_peers_up", "Other nodes that answer this one", registry=registry)
         for outcome in ("ok", "cached"):
             self.requests.labels(outcome)
         info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from . import text as texts
 from .engines import Engine, Plan, SpeechRequest
 from .errors import BadRequest, Draining, EngineError, NotReady, QueueFull, ServiceError, TimeLimit
+from .handover import HandOver, PeerTurn, Turns
+from .line import HomeTurn, Line, Turn
 from .metrics import Metrics
 from .outputs import Outputs, result_name
+from .peers import Condition, Peers
 from .readiness import Readiness
 from .settings import Settings
 from .wav import Audio, encode, read_summary
@@ -45,15 +48,28 @@ class SpeechService:
     """Every request for speech goes through here, from the page and from the API alike."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, outputs: Outputs, metrics: Metrics, readiness: Readiness
+        self,
+        settings: Settings,
+        engine: Engine,
+        outputs: Outputs,
+        metrics: Metrics,
+        readiness: Readiness,
+        peers: Peers | None = None,
     ) -> None:
+        """peers: the nodes that share the work. Default: none."""
         self.engine = engine
         self.outputs = outputs
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness
-        self._turn = asyncio.Lock()  # first come, first served
-        self._waiting = 0
+        self._line: Line[PeerTurn] = Line()
+        #: The turns that other nodes get here.
+        self.turns = Turns(self._line, lambda: readiness.ready and not self._closed)
+        self._hand_over: HandOver | None = None
+        if peers is not None:
+            peers.condition = self.condition
+            self._hand_over = HandOver(peers, metrics, self._line)
+            self._line.joined = self._hand_over.look
         self._inside = 0
         self._usual_seconds = 1.0
         self._failures = 0
@@ -66,12 +82,30 @@ class SpeechService:
     @property
     def waiting(self) -> int:
         """How many wait for their turn, those of the page's own queue included."""
-        return self._waiting + self._page_waiting()
+        return self._line.waiting + self._page_waiting()
 
     @property
     def running(self) -> bool:
         """Whether a synthesis runs."""
-        return self._turn.locked()
+        return self._line.held
+
+    def condition(self) -> Condition:
+        """What other nodes are told of this one."""
+        ready = self._readiness.ready and not self._closed
+        return Condition(
+            ready=ready, waiting=self.waiting, running=int(self.running), room=self._settings.waiting_room
+        )
+
+    def place(self, ticket: object) -> tuple[int, int, float] | None:
+        """Where the request with this ticket stands: how many are before it, how many wait in all, and in how
+        many seconds it may be done. None when it does not wait.
+        """
+        before = self._line.place(ticket)
+        if before is None:
+            return None
+        engines = 1 + (self._hand_over.helpers if self._hand_over else 0)
+        rounds = math.ceil((before + 1) / engines) + 1
+        return before, self._line.waiting, rounds * self._usual_seconds
 
     @property
     def busy(self) -> bool:
@@ -123,11 +157,19 @@ class SpeechService:
         return SpeechRequest(text=cleaned, voice=voice, speed=float(speed), seed=seed)
 
     async def speak(
-        self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
+        self,
+        request: SpeechRequest,
+        *,
+        use_cache: bool = True,
+        accepted: bool = False,
+        ticket: object = None,
+        request_id: str = "",
     ) -> Speech:
         """Makes the speech and keeps it, or finds it. Cancelling stops the work. Raises ServiceError.
 
         accepted: it has waited in the page's queue already, so it is served even when the service is closed.
+        ticket: anything by which `place` can be asked about this request. request_id: the name under which
+        another node is to know it.
         """
         self._inside += 1
         outcome = "cancelled"
@@ -138,7 +180,7 @@ class SpeechService:
                     zh="本节点即将停止；请重新提交",
                     retry_after=1,
                 )
-            speech = await self._speak(request, use_cache)
+            speech = await self._speak(request, use_cache, ticket, request_id)
             outcome = "cached" if speech.cached else "ok"
             return speech
         except ServiceError as error:
@@ -151,7 +193,39 @@ class SpeechService:
             self._inside -= 1
             self._metrics.requests.labels(outcome).inc()
 
-    async def _speak(self, request: SpeechRequest, use_cache: bool) -> Speech:
+    async def speak_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> Speech:
+        """Makes the speech for another node, which counts it, in a turn that it was given. name: that of the
+        result there. Raises ServiceError.
+        """
+        self._inside += 1
+        try:
+            try:
+                plan = self.engine.plan(request)
+                mine = result_name(plan.parameters)
+                if mine != name:
+                    raise BadRequest(
+                        f"here the result would be {mine}, not {name}: do both nodes run the same version?",
+                        zh=f"在本节点结果会是 {mine} 而不是 {name}：两个节点的版本一致吗？",
+                    )
+                # The other node has found the share in order and no such result; the engine is not to wait.
+                audio = await self._run(plan)
+            finally:
+                turn.release()
+            data = encode(audio, plan.parameters)
+            pending = await self.outputs.begin(name)
+            await pending.commit(data)
+            log.info("made %s for another node: %.2f s of audio", name, audio.seconds)
+            return Speech(name, data, audio.seconds, False, str(plan.parameters.get("voice", "")))
+        finally:
+            self._inside -= 1
+
+    async def _speak(
+        self,
+        request: SpeechRequest,
+        use_cache: bool,
+        ticket: object,
+        request_id: str,
+    ) -> Speech:
         if self._readiness.state == "warming":
             raise NotReady(
                 f"this node is not ready yet: {self._readiness.reason}",
@@ -167,7 +241,13 @@ class SpeechService:
         pending = await self.outputs.begin(name)
         kept = False
         try:
-            audio = await self._in_turn(plan)
+            turn = await self._wait_or_hand_over(request, name, ticket, request_id)
+            if isinstance(turn, Speech):
+                return turn
+            try:
+                audio = await self._run(plan)
+            finally:
+                turn.release()
             data = encode(audio, plan.parameters)
             kept = True  # commit() cleans up after itself
             await pending.commit(data)
@@ -177,14 +257,35 @@ class SpeechService:
         log.info("made %s: %.2f s of audio, %d bytes", name, audio.seconds, len(data))
         return Speech(name, data, audio.seconds, False, voice)
 
-    async def _in_turn(self, plan: Plan) -> Audio:
-        if self._turn.locked() and self._waiting >= self._settings.waiting_room:
+    async def _wait_or_hand_over(
+        self, request: SpeechRequest, name: str, ticket: object, request_id: str
+    ) -> HomeTurn | Speech:
+        """Waits until it is this request's turn here, or until another node has done it."""
+        came = time.monotonic()
+        turn = await self._turn(ticket)
+        while True:
+            self._metrics.wait.observe(time.monotonic() - came)
+            if isinstance(turn, HomeTurn):
+                return turn
+            assert self._hand_over is not None
+            made = await self._hand_over.send(turn, request, name=name, request_id=request_id)
+            if made is not None:
+                log.info("%s made %s", turn.peer.name, name)
+                return _from_peer(name, *made)
+            came = time.monotonic()
+            turn = await self._turn(ticket, again=True)
+
+    async def _turn(self, ticket: object, again: bool = False) -> HomeTurn | PeerTurn:
+        """again: it had a turn elsewhere, which came to nothing; so it is the next one here."""
+        waiting, room = self._line.waiting, self._settings.waiting_room
+        full = self._line.held and waiting >= room and not again
+        if full and (self._hand_over is None or self._hand_over.crowded(waiting, room)):
             seconds = self._estimate()
             if self._settings.enable_queue:
                 raise QueueFull(
-                    f"{self._waiting} requests wait already, which is the limit of this node; "
+                    f"{waiting} requests wait already, which is the limit of this node; "
                     f"try again in {seconds} s",
-                    zh=f"已有 {self._waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
+                    zh=f"已有 {waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
                     retry_after=seconds,
                 )
             raise QueueFull(
@@ -195,24 +296,16 @@ class SpeechService:
                 f"请在 {seconds} 秒后再试",
                 retry_after=seconds,
             )
-        came = time.monotonic()
-        self._waiting += 1
         try:
             async with asyncio.timeout(self._settings.wait_limit):
-                await self._turn.acquire()
+                movable = self._hand_over is not None and self._settings.enable_queue and not again
+                return await self._line.turn(job=True, movable=movable, first=again, ticket=ticket)
         except TimeoutError:
             raise QueueFull(
                 f"the turn did not come within {self._settings.wait_limit:g} s; try again later",
                 zh=f"排队等候超过了 {self._settings.wait_limit:g} 秒；请稍后再试",
                 retry_after=self._estimate(),
             ) from None
-        finally:
-            self._waiting -= 1
-        try:
-            self._metrics.wait.observe(time.monotonic() - came)
-            return await self._run(plan)
-        finally:
-            self._turn.release()
 
     async def _run(self, plan: Plan) -> Audio:
         """The engine under the time limit; only ever one at a time."""
@@ -265,8 +358,11 @@ class SpeechService:
         plan = self.engine.plan(SpeechRequest(text=_WARM_UP_TEXT))
         while True:
             try:
-                async with self._turn:
+                turn = await self._line.turn()
+                try:
                     await self._run(plan)
+                finally:
+                    turn.release()
             except ServiceError as error:
                 log.error("the %s engine cannot speak: %s", self.engine.name, error.message)
                 self._readiness.block(
@@ -285,3 +381,9 @@ class SpeechService:
                 "engine", f"the {self.engine.name} engine failed {self._failures} times in a row"
             )
             self._test = asyncio.get_running_loop().create_task(self._test_until_it_works())
+
+
+def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:
+    """What another node has made and kept."""
+    seconds = read_summary(io.BytesIO(data))[0]
+    return Speech(name, data, seconds, False, headers.get("x-result-voice", ""))
