@@ -66,8 +66,10 @@ class PeerTurn:
 class HandOver:
     """This node's side as the one that has too many jobs."""
 
-    def __init__(self, peers: Peers, metrics: Metrics, line: Line[PeerTurn]) -> None:
+    def __init__(self, peers: Peers, metrics: Metrics, line: Line[PeerTurn], limit: float) -> None:
+        """limit: seconds that a job may take elsewhere, with all that belongs to it."""
         self._peers = peers
+        self._limit = limit
         self._metrics = metrics
         self._line = line
         self._places: dict[str, asyncio.Task[None]] = {}
@@ -92,7 +94,7 @@ class HandOver:
         They stay when nobody waits any more: a place that is called in vain costs one message, and a turn
         that is given just when its place is left would be held for nothing.
         """
-        candidates = [p for p in self._peers.up() if p.name not in self._places]
+        candidates = [p for p in self._peers.all() if p.name not in self._places]
         random.shuffle(candidates)  # or a large fleet would all turn to the same ones
         candidates.sort(key=lambda p: (not self._peers.of(p).ready, self._peers.of(p).waiting))
         for peer in candidates[: max(0, _MOST_PLACES - len(self._places))]:
@@ -107,10 +109,14 @@ class HandOver:
             log.error("keeping a place at %s failed", name, exc_info=error)
 
     async def _keep_place(self, peer: Peer) -> None:
-        """Takes turns of that node as long as jobs wait here and it gives any."""
-        while self._line.movable:
+        """Takes turns of that node as long as jobs wait here. One that is lost is asked again once it
+        is back, whether or not somebody joins the line then.
+        """
+        while self._line.movable and peer in self._peers.all():
             token = ""
             try:
+                if not self._peers.of(peer).up:
+                    raise PeerError(f"{peer.name} is not there")
                 answer = await self._peers.ask(peer, "POST", "/peer/turn", {}, _PLACE_LIMIT + 5)
                 if answer.status_code == 200:
                     token = str(answer.json()["turn"])
@@ -124,8 +130,6 @@ class HandOver:
                     return
             else:
                 await asyncio.sleep(_PAUSE)
-                if not self._peers.of(peer).up:
-                    return
 
     def _give_back(self, peer: Peer, token: str) -> None:
         async def tell() -> None:
@@ -151,17 +155,16 @@ class HandOver:
         outcome = "cancelled"
         try:
             content = json.dumps(body).encode()
-            async with self._peers.request(
-                turn.peer, "POST", "/peer/speak", body=content, headers=headers
-            ) as answer:
+            sending = self._peers.request(turn.peer, "POST", "/peer/speak", body=content, headers=headers)
+            async with asyncio.timeout(self._limit), sending as answer:
                 data = await answer.aread()
             outcome = "ok" if answer.status_code == 200 else "refused"
             if outcome == "ok":
                 return data, dict(answer.headers)
             log.warning("%s did not do a job: %d %s", turn.peer.name, answer.status_code, data[:300].decode())
-        except (PeerError, httpx.TransportError) as error:
+        except (PeerError, TimeoutError, httpx.TransportError) as error:
             outcome = "lost"
-            log.warning("%s was lost with a job: %s", turn.peer.name, error)
+            log.warning("%s was lost with a job: %s", turn.peer.name, error or type(error).__name__)
         finally:
             self._metrics.handed_over.labels(outcome).inc()
         return None

@@ -182,7 +182,6 @@ class Peers:
         self.condition = condition
         metrics.peers_up.set_function(lambda: sum(peer.name in self._conditions for peer in self.up()))
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=_CONNECT_LIMIT),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=10),
             trust_env=False,
             verify=False,  # there is no TLS here, and reading all certificates takes its time
@@ -225,6 +224,8 @@ class Peers:
 
     def sign(self, peer: Peer, method: str, target: str, *, body: str, client: str = "") -> str:
         """The header's value. target: path and query as they are sent. body: digest, or STREAMED."""
+        if not re.fullmatch(r"[0-9A-Fa-f.:]{2,45}", client):
+            client = ""  # what stands before this node may have put in anything
         told = f"from={self.me};to={peer.name};time={time.time():.3f};client={client};body={body}"
         return f"{told};mac={_mac(self._keys.value[0], method, target, told)}"
 
@@ -238,19 +239,28 @@ class Peers:
         body: bytes | AsyncIterator[bytes] = b"",
         headers: list[tuple[bytes, bytes]] | None = None,
         client: str = "",
+        silence: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """A signed request, whose answer comes as a stream. Raises PeerError when there is none.
 
-        There is no time limit beyond that of the connection: whoever calls sets one, or means to wait.
+        silence: how long nothing may come, in seconds. Default: whoever calls sets a limit of the whole.
         """
         digest = hashlib.sha256(body).hexdigest() if isinstance(body, bytes) else STREAMED
-        url = httpx.URL(peer.url).copy_with(raw_path=target.encode("ascii"))
+        try:
+            url = httpx.URL(peer.url).copy_with(raw_path=target.encode("ascii"))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise PeerError(f"no address that can be passed on: {error}") from error
         # As it goes over the wire, whatever was escaped on the way.
         signature = self.sign(peer, method, url.raw_path.decode("ascii"), body=digest, client=client)
         sent = [*(headers or ()), (HEADER, signature.encode())]
-        request = self._http.build_request(method, url, headers=sent, content=body or None)
+        timeout = httpx.Timeout(silence, connect=_CONNECT_LIMIT)
+        request = self._http.build_request(method, url, headers=sent, content=body or None, timeout=timeout)
         try:
             answer = await self._http.send(request, stream=True)
+        except httpx.LocalProtocolError as error:
+            raise PeerError(
+                f"a request that cannot be passed on: {error}"
+            ) from error  # not that node's fault
         except httpx.TransportError as error:
             raise self.lost(peer, error) from error
         try:

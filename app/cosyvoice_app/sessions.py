@@ -20,8 +20,8 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -47,6 +47,9 @@ _ASKED = 8
 _LARGEST_FILE = 64 << 20
 # How many files one request may name.
 _MOST_FILES = 16
+# How long the answer of another node may be silent, in seconds: gradio's streams say something every 15. One
+# that has lost its power would be waited for without an end.
+_SILENCE = 60.0
 # How long fetching one may take, in seconds.
 _FETCH_LIMIT = 30.0
 # How gradio names an uploaded file below its folder: the hash of the content, then the file's own name.
@@ -89,6 +92,8 @@ _BY_BODY = re.compile(r"/(queue/)?(?P<kind>join|cancel|call(?=/))(/v2)?(/[^/]+)?
 _BY_JOB = re.compile(
     r"/call/(?:v2/)?[^/]+/(?P<call>[0-9a-f]{32})/?|/stream/(?P<stream>[0-9a-f]{32})(?:/close)?"
 )
+# What clients make is shorter and of hexadecimal digits, letters or '-'.
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _BY_SESSION = re.compile(r"/stream/(?P<key>[^/]+)/[^/]+/[0-9]+/[^/]+")
 _BY_FILE = re.compile(r"/file[=/](?P<path>.+)")
 _WITH_FILES = re.compile(r"/(?:queue/join|call|run|api)(?:/|$)")
@@ -130,9 +135,11 @@ class Sessions:
         if scope["method"] == "POST" and not is_streamed(scope):
             body = await _whole(receive)
             receive = _replay(body, receive)
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 told = json.loads(body)
         asked = _understand(scope, path, told)
+        if not _KEY.fullmatch(asked.key):
+            asked = replace(asked, key="")  # of no client's making
         if asked.key and caller is None:
             peer = await self._locate(asked)
             if peer is not None:
@@ -207,7 +214,7 @@ class Sessions:
         ]
         client = (scope.get("client") or ("",))[0]
         request = self._peers.request(
-            peer, scope["method"], target, body=content, headers=headers, client=client
+            peer, scope["method"], target, body=content, headers=headers, client=client, silence=_SILENCE
         )
 
         async def relay() -> None:
@@ -418,14 +425,15 @@ def _event(told: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(told)}\n\n".encode()
 
 
-def _paths(told: Any) -> Any:
+def _paths(told: Any) -> Iterator[str]:
     """Every `path` of a file in a request's data."""
-    if isinstance(told, dict):
-        path = told.get("path")
-        if isinstance(path, str):
-            yield path
-        for value in told.values():
-            yield from _paths(value)
-    elif isinstance(told, list):
-        for value in told:
-            yield from _paths(value)
+    rest = [told]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str):
+                yield path
+            rest.extend(value.values())
+        elif isinstance(value, list):
+            rest.extend(value)

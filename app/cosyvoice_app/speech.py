@@ -30,6 +30,9 @@ MIN_SEED, MAX_SEED = 1, 100_000_000
 # So many syntheses in a row must fail before the node takes itself out: one may be the text's fault.
 _FAILURES_TO_STOP = 3
 _SELF_TEST_EVERY = 5.0
+# What a job of another node may take beside its synthesis, in seconds: the way there, a slow share, the way
+# back.
+_OVERHEAD = 30.0
 _WARM_UP_TEXT = "One, two, three."
 
 
@@ -68,7 +71,7 @@ class SpeechService:
         self._hand_over: HandOver | None = None
         if peers is not None:
             peers.condition = self.condition
-            self._hand_over = HandOver(peers, metrics, self._line)
+            self._hand_over = HandOver(peers, metrics, self._line, settings.time_limit + _OVERHEAD)
             self._line.joined = self._hand_over.look
         self._inside = 0
         self._usual_seconds = 1.0

@@ -559,6 +559,24 @@ def test_a_job_comes_home_when_its_helper_dies(start_cluster: StartCluster, slow
     assert node.metric("tts_synthesis_seconds_count") == 3, "the warm-up and both"
 
 
+def test_a_helper_that_was_away_helps_again_although_nobody_new_comes(
+    start_cluster: StartCluster, slow_espeak: Path
+) -> None:
+    cluster = start_cluster(count=2, COSYVOICE_ESPEAK=str(slow_espeak))
+    node, helper = cluster.nodes
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(node.say, "sleep 1 first"), pool.submit(node.say, "sleep 1 second")]
+        wait_for(lambda: all(answer.done() for answer in answers))
+        before = helper.metric("tts_synthesis_seconds_count")
+        helper.process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: node.metric("tts_peers_up") == 0)
+        answers += [pool.submit(node.say, f"sleep 6 number {n}") for n in range(4)]
+        wait_for(lambda: node.metric("tts_queue_size") == 3)
+        helper.process.send_signal(signal.SIGCONT)
+        assert {answer.result().status_code for answer in answers} == {200}
+    assert helper.metric("tts_synthesis_seconds_count") > before
+
+
 def test_a_request_that_is_given_up_ends_where_it_runs(
     start_cluster: StartCluster, slow_espeak: Path
 ) -> None:
