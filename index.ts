@@ -40,6 +40,7 @@ const cluster = new Cluster("cosyvoice", {
   machines,
   release: packRelease(app, join(cacheDir(), "releases")),
   vrrpPassword: secrets.getSecret("vrrpPassword"),
+  peerKey: secrets.getSecret("peerKey"),
 });
 
 /** Where clients find the service. */

@@ -16,6 +16,8 @@ export interface ClusterArgs {
   readonly release: Release;
   /** The VRRPv2 password. */
   readonly vrrpPassword?: pulumi.Input<string> | undefined;
+  /** The key by which real servers know each other. */
+  readonly peerKey?: pulumi.Input<string> | undefined;
 }
 
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
@@ -48,7 +50,7 @@ export class Cluster extends pulumi.ComponentResource {
     );
     const service = new SpeechService(
       `${name}-speech`,
-      { config, realServers, mounts: share.mounts, release: args.release },
+      { config, realServers, mounts: share.mounts, release: args.release, peerKey: args.peerKey },
       parent,
     );
     new Verification(

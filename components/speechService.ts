@@ -1,7 +1,13 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { ClusterConfig } from "../config/schema";
+import { type ClusterConfig, peersOn } from "../config/schema";
 import { paths } from "../render/paths";
-import { renderRunScript, renderServiceEnvironment, renderServiceUnit } from "../render/service";
+import {
+  renderPeerKey,
+  renderPeers,
+  renderRunScript,
+  renderServiceEnvironment,
+  renderServiceUnit,
+} from "../render/service";
 import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
@@ -24,6 +30,8 @@ export interface SpeechServiceArgs {
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
   /** The version of the app to stage, and to run unless the configuration names another one. */
   readonly release: Release;
+  /** The key by which real servers know each other. Without it each is alone. */
+  readonly peerKey?: pulumi.Input<string> | undefined;
 }
 
 /**
@@ -55,12 +63,23 @@ export class SpeechService extends pulumi.ComponentResource {
 
     const active = config.service.release ?? release.digest;
 
+    if (config.service.peers && !config.secretsSet.peerKey && args.realServers.length > 1) {
+      pulumi.log.warn(
+        "The real servers do not know each other: a visitor's session stays with one of them, and a full queue beside an empty one. " +
+          "Run: openssl rand -hex 32 | pulumi config set --secret peerKey (or set service.peers to false).",
+        this,
+      );
+    }
+    const keys = args.realServers.map(({ machine }, index) =>
+      this.keyOf(`${name}-${machine.name}-key`, machine, args, staged[index]),
+    );
+
     const activations = args.realServers.map(({ machine }, index) => {
       const mount = args.mounts.get(machine.name);
       const content = afterwards(staged, () => activateContent(config, active, machine.name));
       return layer(`${name}-${machine.name}`, machine, "service", content, {
         ...parent,
-        dependsOn: [staged[index], mount].filter((before) => before !== undefined),
+        dependsOn: [staged[index], keys[index], mount].filter((before) => before !== undefined),
       });
     });
 
@@ -69,6 +88,22 @@ export class SpeechService extends pulumi.ComponentResource {
       .all(activations.map((activation) => activation.stdin))
       .apply((texts) => texts.join(""));
     this.registerOutputs({ release: active });
+  }
+
+  /** The key's own layer, so that it neither hides nor appears in the diff of the rest. Its group is made by staging. */
+  private keyOf(
+    name: string,
+    machine: Machine,
+    { config, peerKey }: SpeechServiceArgs,
+    staged: pulumi.Resource | undefined,
+  ): pulumi.Resource | undefined {
+    if (!peersOn(config)) return undefined;
+    if (peerKey === undefined) throw new pulumi.RunError("peerKey is said to be set, and it is not there.");
+    const content = pulumi.secret(peerKey).apply((key) => keyContent(config, key));
+    return layer(name, machine, "service-key", content, {
+      parent: this,
+      dependsOn: staged === undefined ? [] : [staged],
+    });
   }
 }
 
@@ -86,6 +121,16 @@ function stageContent({ service }: ClusterConfig, release: Release, machine: Mac
     ],
     // The folder itself may have been there before, and then stays.
     onRemove: [`rm -rf ${archive} ${HOME}/releases ${HOME}/last-good ${HOME}/previous`],
+  };
+}
+
+function keyContent({ service }: ClusterConfig, peerKey: string): LayerContent {
+  const mode = { mode: "0640", owner: `root:${service.user}` };
+  return {
+    secret: true,
+    directories: { "/etc/cosyvoice": { mode: "0755", owner: "root:root" } },
+    // No unit is told: the service looks by itself.
+    files: { [paths.peerKey]: rootFile(renderPeerKey(peerKey), mode) },
   };
 }
 
@@ -108,6 +153,8 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
       [paths.runScript]: rootProgram(renderRunScript(config), { check: "bash -n {}", ...restart }),
       [paths.serviceEnvironment]: rootFile(renderServiceEnvironment(config, machineName), restart),
       [paths.serviceUnit]: rootFile(renderServiceUnit(config), restart),
+      // A new real server restarts nobody: the service looks by itself.
+      ...(peersOn(config) ? { [paths.peers]: rootFile(renderPeers(config, machineName)) } : {}),
     },
     links: {
       [`${HOME}/current`]: { target: directory, ...restart },

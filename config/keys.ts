@@ -105,6 +105,8 @@ const otherNames: Readonly<Record<string, string>> = {
   authkey: "vrrpPassword",
   password: "vrrpPassword",
   nopreempt: "vrrp.preempt",
+  peerkeyfile: "peerKey",
+  clusterkey: "peerKey",
   lbalgo: "loadBalancer.scheduler",
   lvssched: "loadBalancer.scheduler",
   algorithm: "loadBalancer.scheduler",

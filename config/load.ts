@@ -32,7 +32,7 @@ export function rawFromStack(all: Readonly<Record<string, string>>): Record<stri
     if (!fullKey.startsWith(prefix)) continue;
     const key = fullKey.slice(prefix.length);
     if (key === "sshPrivateKey") raw.push([key, true]);
-    else if (key === "vrrpPassword") raw.push([key, value]);
+    else if (key === "vrrpPassword" || key === "peerKey") raw.push([key, value]);
     else raw.push([key, fromStackText(value)]);
   }
   return Object.fromEntries(raw);
@@ -52,8 +52,8 @@ function fromStackText(value: string): unknown {
  * Reads a stack's configuration. Never throws, whatever it is given; all mistakes come at once, those of single values and
  * those between values (as far as the values concerned are sound themselves).
  *
- * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for `vrrpPassword`, its
- * text, which is looked at and goes nowhere.
+ * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for `vrrpPassword` and
+ * `peerKey`, its text, which is looked at and goes nowhere.
  */
 export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult {
   const { settings, secrets } = splitSecrets(raw);
@@ -85,14 +85,16 @@ export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult 
 /** What is known about the secrets: whether they are set, and the text of the password if it was given. */
 function splitSecrets(raw: Readonly<Record<string, unknown>>) {
   const isSet = (key: string) => Object.hasOwn(raw, key) && raw[key] !== undefined && raw[key] !== false;
-  const password = isSet("vrrpPassword") ? raw.vrrpPassword : undefined;
+  const textOf = (key: string) => (isSet(key) && typeof raw[key] === "string" ? raw[key] : undefined);
   return {
     settings: Object.fromEntries(
       Object.entries(raw).filter(([key]) => !secretKeys.some((secret) => secret === key)),
     ),
     secrets: {
       vrrpPassword: isSet("vrrpPassword"),
-      vrrpPasswordText: typeof password === "string" ? password : undefined,
+      vrrpPasswordText: textOf("vrrpPassword"),
+      peerKey: isSet("peerKey"),
+      peerKeyText: textOf("peerKey"),
       sshPrivateKey: isSet("sshPrivateKey"),
     },
   };

@@ -7,6 +7,7 @@ import type {
   MachineConfig,
   MachineRole,
   ParsedConfig,
+  SecretKey,
   StorageExportConfig,
   StorageMachineConfig,
 } from "./schema";
@@ -26,7 +27,7 @@ type RawMachine = NonNullable<ParsedConfig["directors"]>[number];
  */
 export function resolveConfig(
   parsed: ParsedConfig,
-  secrets: { readonly vrrpPassword: boolean; readonly sshPrivateKey: boolean },
+  secrets: Readonly<Record<SecretKey, boolean>>,
 ): ClusterConfig | AwsConfig {
   const { vip, port } = parsed;
   if (parsed.platform === "aws") {
@@ -91,7 +92,11 @@ export function resolveConfig(
       sourceAddresses: expandAddresses(verification.sourceAddresses),
       timeout: verification.timeout,
     },
-    secretsSet: { vrrpPassword: secrets.vrrpPassword, sshPrivateKey: secrets.sshPrivateKey },
+    secretsSet: {
+      vrrpPassword: secrets.vrrpPassword,
+      peerKey: secrets.peerKey,
+      sshPrivateKey: secrets.sshPrivateKey,
+    },
   };
 }
 

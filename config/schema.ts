@@ -439,13 +439,13 @@ export const loadBalancerSchema = section(
       why: "With DR and TUN the reply, which for speech is nearly all of the bytes, never passes the director.",
     }).default("DR"),
     scheduler: choice(schedulers, {
-      text: "How IPVS picks a real server for a new connection. mh (Maglev) and sh hash the client's address; rr, wrr, lc and wlc do not and therefore need `persistence`.",
-      why: "One visit to the page is several connections that must meet the same process. With mh both directors compute the same answer without telling each other anything, so a failover keeps sessions; with persistence the other director starts without a table.",
+      text: "How IPVS picks a real server for a new connection. mh (Maglev) and sh hash the client's address; rr, wrr, lc and wlc do not and therefore need the secret `peerKey` or `persistence`.",
+      why: "One visit to the page is several connections that must meet the same process, at once or passed on by another real server (`service.peers`). With mh both directors compute the same answer without telling each other anything, so nothing has to be passed on and a failover keeps connections; with persistence the other director starts without a table.",
     }).default("mh"),
     persistence: whole(0, 2_678_400, {
       text: "How long a client stays with its real server after its last connection closed. 0 = off.",
       unit: "s",
-      why: "300 is a good value with rr, wrr, lc and wlc. mh and sh need none.",
+      why: "300 is a good value with rr, wrr, lc and wlc where the real servers do not pass sessions on to each other (`service.peers`). mh and sh need none.",
     }).default(0),
     connectionSync: flag({
       text: "Whether the director with the VIP tells the other one its connections (IPVS's sync daemon, by multicast on `interface`).",
@@ -548,6 +548,10 @@ export const serviceSchema = section(
       text: "Requests that may wait on one node. One more is answered with 503.",
       unit: "requests",
     }).default(20),
+    peers: flag({
+      text: "Whether the real servers work as one: any of them answers for any visitor's session, and what waits at one is spoken by the next that is free. Needs the secret `peerKey`, by which they know each other; without it each is alone, and a preview says so.",
+      why: "A school behind one address is one client to mh and would wait at one GPU; and a drain or another scheduler would lose sessions. They talk to each other on `port`.",
+    }).default(true),
     timeLimit: seconds(1, 3600, {
       text: "Longest time one synthesis may take before it is given up.",
       why: "An engine that hangs would otherwise hold the queue for ever.",
@@ -682,6 +686,9 @@ export const configSchema = section(
 export const secrets = {
   vrrpPassword: {
     text: "The password of `vrrp.authentication: PASS`, 1 to 8 characters (keepalived ignores what is longer).",
+  },
+  peerKey: {
+    text: "The key by which the real servers know each other (see `service.peers`), 32 to 128 letters, digits or . _ + / = -, such as `openssl rand -hex 32` prints. To change it without a gap: set `NEW,OLD`, deploy, set `NEW`, deploy. A change restarts nothing.",
   },
   sshPrivateKey: {
     text: "Private key to log in with, as text. Instead of `ssh.privateKeyFile`, for pipelines that have no file.",
@@ -820,6 +827,11 @@ export interface AwsConfig {
   readonly vip: string;
   readonly port: number;
   readonly aws: z.output<typeof awsSchema>;
+}
+
+/** Whether the real servers pass sessions and jobs on to each other. */
+export function peersOn({ service, secretsSet }: Pick<ClusterConfig, "service" | "secretsSet">): boolean {
+  return service.peers && secretsSet.peerKey;
 }
 
 /** Every machine that is configured or used over SSH, directors first, in a stable order. */

@@ -27,6 +27,8 @@ export type Draft = DeepPartial<ParsedConfig> & {
   readonly secrets: {
     readonly vrrpPassword: boolean;
     readonly vrrpPasswordText: string | undefined;
+    readonly peerKey: boolean;
+    readonly peerKeyText: string | undefined;
     readonly sshPrivateKey: boolean;
   };
   /** Paths that the schema has refused: what is `undefined` for that reason is not missing. */
@@ -327,11 +329,23 @@ function checkLoadBalancer(draft: Draft, report: Report): void {
     }
   }
 
-  if (persistence === 0 && scheduler !== undefined && scheduler !== "mh" && scheduler !== "sh") {
+  // The poller, too: only with it does a real server that drains keep the sessions that it has.
+  const passedOn =
+    draft.service?.peers !== false &&
+    draft.secrets.peerKey &&
+    (check === undefined || check.kind === "poller");
+  if (
+    persistence === 0 &&
+    scheduler !== undefined &&
+    scheduler !== "mh" &&
+    scheduler !== "sh" &&
+    !passedOn &&
+    !draft.refused.has("service.peers")
+  ) {
     report(
       ["loadBalancer", "scheduler"],
       "spreads the connections of one visitor over all real servers, while a session lives on one of them: with several real servers the page fails (session not found)",
-      "set loadBalancer.persistence to 300, or use the scheduler mh",
+      "let the real servers pass sessions on (service.peers with check.kind: poller, and run: pulumi config set --secret peerKey), set loadBalancer.persistence to 300, or use the scheduler mh",
     );
   }
 
@@ -500,6 +514,18 @@ function checkSecrets(draft: Draft, report: Report): void {
       "(a secret)",
     );
   }
+  const keys = secrets.peerKeyText?.split(",");
+  if (
+    keys !== undefined &&
+    (keys.length > 2 || keys.some((key) => !/^[A-Za-z0-9._+/=-]{32,128}$/.test(key)))
+  ) {
+    report(
+      ["peerKey"],
+      "is not one key of 32 to 128 letters, digits or . _ + / = -, nor two with a comma between them",
+      "run: openssl rand -hex 32 | pulumi config set --secret peerKey",
+      "(a secret)",
+    );
+  }
   if (secrets.sshPrivateKey && ssh?.privateKeyFile !== undefined) {
     report(["ssh", "privateKeyFile"], "is given, and the secret sshPrivateKey too", "keep one of them");
   }
@@ -514,6 +540,8 @@ const ownVariables: Readonly<Record<string, string>> = {
   COSYVOICE_OUTPUTS: "the share is always mounted at the same place",
   COSYVOICE_QUEUE_LENGTH: "set service.queueLength",
   COSYVOICE_TIME_LIMIT: "set service.timeLimit",
+  COSYVOICE_PEERS: "set service.peers",
+  COSYVOICE_PEER_KEY_FILE: "set the secret peerKey",
   GRADIO_TEMP_DIR: "the service may write nowhere else",
   PATH: "run.sh activates the service's own environment",
   LD_PRELOAD: "the service loads its own libraries only",

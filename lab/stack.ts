@@ -103,6 +103,36 @@ export class LabStack {
       }
     }
     await this.writeConfig();
+    await this.makePeerKey(toolchain);
+  }
+
+  /** Makes the key by which the lab's real servers know each other, unless it is there. */
+  private async makePeerKey(toolchain: Toolchain): Promise<void> {
+    const { config } = asMap(await readYaml(this.configFile));
+    if ("cosyvoice-lvs:peerKey" in asMap(config)) return;
+    const set = [
+      "config",
+      "set",
+      "--secret",
+      "peerKey",
+      "--config-file",
+      this.configFile,
+      "--non-interactive",
+    ];
+    try {
+      await execa(toolchain.pulumi, ["-C", repository, ...set], {
+        env: await this.environment(toolchain),
+        // Not as an argument, which everybody on this computer could read.
+        input: randomBytes(32).toString("hex"),
+      });
+    } catch (error) {
+      throw new LabError(
+        `The key of the real servers could not be kept: ${reason(error)}`,
+        "scripts/lab destroy, then up, starts from nothing.",
+        undefined,
+        { cause: error },
+      );
+    }
   }
 
   /**

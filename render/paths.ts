@@ -29,6 +29,9 @@ export const paths = {
   outputs: "/root/CosyVoice/outputs",
   runScript: "/root/CosyVoice/run.sh",
   serviceEnvironment: "/etc/cosyvoice/cosyvoice.env",
+  /** The other real servers. Read again when it changes. */
+  peers: "/etc/cosyvoice/peers.json",
+  peerKey: "/etc/cosyvoice/peers.key",
   /** The service user's home: uploads, caches. */
   serviceState: "/var/lib/cosyvoice",
   serviceUnit: "/etc/systemd/system/cosyvoice.service",

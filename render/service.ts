@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import type { ClusterConfig } from "../config/schema";
+import { type ClusterConfig, peersOn } from "../config/schema";
 import { paths } from "./paths";
 import { byName, renderSections } from "./text";
 
@@ -35,11 +35,33 @@ export function renderServiceEnvironment(config: ClusterConfig, realServerName: 
     COSYVOICE_OUTPUTS: paths.outputs,
     COSYVOICE_QUEUE_LENGTH: String(service.queueLength),
     COSYVOICE_TIME_LIMIT: String(service.timeLimit),
+    ...(peersOn(config) ? { COSYVOICE_PEERS: paths.peers, COSYVOICE_PEER_KEY_FILE: paths.peerKey } : {}),
     GRADIO_TEMP_DIR: `${paths.serviceState}/uploads`,
     ...service.environment,
   };
   return Object.entries(variables)
     .map(([name, value]) => `${name}=${quote(value)}\n`)
+    .join("");
+}
+
+/**
+ * Who the other real servers are, by their own addresses: from the one to the other nothing goes through a director.
+ *
+ * @throws Error when the cluster has no real server of that name.
+ */
+export function renderPeers(config: ClusterConfig, realServerName: string): string {
+  const self = byName(config.realServers, realServerName).name;
+  const peers = config.realServers
+    .filter(({ name }) => name !== self)
+    .map(({ name, address }) => ({ name, url: `http://${address}:${config.port}` }));
+  return `${JSON.stringify({ self, peers }, undefined, 2)}\n`;
+}
+
+/** The peers' key file: the key that signs, and below it one that is accepted as well. */
+export function renderPeerKey(peerKey: string): string {
+  return peerKey
+    .split(",")
+    .map((key) => `${key}\n`)
     .join("");
 }
 

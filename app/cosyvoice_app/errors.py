@@ -63,6 +63,11 @@ class NotFound(BadRequest):
     code = "not_found"
 
 
+class Forbidden(BadRequest):
+    status = 403
+    code = "forbidden"
+
+
 class QueueFull(ServiceError):
     """As many wait as may; the node is well, and another one (or a moment later) may take it."""
 

@@ -18,11 +18,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__
-from .errors import BadRequest, NotFound, NotReady, ServiceError, SlowRequest, TooLarge, speaks_chinese
+from .errors import (
+    BadRequest,
+    Forbidden,
+    NotFound,
+    NotReady,
+    ServiceError,
+    SlowRequest,
+    TooLarge,
+    speaks_chinese,
+)
 from .formats import MEDIA_TYPES, check_format, encode
 from .history import owner_of
 from .metrics import CONTENT_TYPE, Metrics
+from .peers import HEADER, Caller
 from .readiness import Readiness
+from .sessions import Sessions, check_body
 from .settings import Settings
 from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, SpeechService
 
@@ -35,6 +46,8 @@ T = TypeVar("T")
 
 #: Largest request body in bytes: the longest text, every character escaped, has room.
 MAX_BODY = 1 << 20
+#: Largest body between nodes, in bytes: a job may bring a recording, in base64.
+MAX_PEER_BODY = 8 << 20
 #: A request body that takes longer, in seconds, is refused.
 BODY_TIME_LIMIT = 30.0
 #: How long, in seconds, a request for the page waits while the page is being loaded.
@@ -127,7 +140,9 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         format = check_format(body.response_format)
         wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
         fresh = "no-cache" in request.headers.get("cache-control", "").lower()
-        made = await until_gone(request, service.speak(wanted, use_cache=not fresh))
+        request_id = request.headers.get("x-request-id", "")
+        speaking = service.speak(wanted, use_cache=not fresh, request_id=request_id)
+        made = await until_gone(request, speaking)
         await service.history.add(owner_of(request.headers), made.name)
         encoded = await asyncio.to_thread(encode, made.data, format)
         headers = {
@@ -289,11 +304,23 @@ class Front:
 
     #: Paths of the API; all others are the page's.
     API_PATHS = ("/healthz", "/readyz", "/metrics", "/v1/")
+    #: Paths that only other nodes may ask for.
+    PEER_PATHS = "/peer/"
 
-    def __init__(self, settings: Settings, readiness: Readiness, api: App) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        readiness: Readiness,
+        api: App,
+        sessions: Sessions | None = None,
+        peer_api: App | None = None,
+    ) -> None:
+        """sessions, peer_api: what stands between this node and the others. Default: it is alone."""
         self._node = settings.node.encode()
         self._readiness = readiness
         self._api = api
+        self._sessions = sessions
+        self._peer_api = peer_api
         self._page: asyncio.Future[App] = asyncio.get_running_loop().create_future()
         self._ending = asyncio.Event()
 
@@ -319,37 +346,76 @@ class Front:
         request_id = headers.get(b"x-request-id", b"")
         if not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", request_id):
             request_id = uuid.uuid4().hex[:16].encode()
+        caller = self._caller(scope, headers)
+        kept = [(n, v) for n, v in scope["headers"] if n not in (HEADER, b"x-request-id")]
+        scope = {**scope, "headers": [*kept, (b"x-request-id", request_id)]}
+        if caller is not None and caller.client:
+            scope["client"] = (caller.client, 0)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
+                said = list(message.get("headers", ()))
+                there = {name for name, _ in said}
+                names = ((b"x-served-by", self._node), (b"x-request-id", request_id))
                 message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-served-by", self._node),
-                    (b"x-request-id", request_id),
+                    *said,
+                    *(header for header in names if header[0] not in there),  # another node may have answered
                     *(((b"connection", b"close"),) if self._readiness.closing else ()),
                 ]
             await send(message)
 
         languages = headers.get(b"accept-language", b"").decode("latin-1")
+        most = MAX_BODY if caller is None else MAX_PEER_BODY
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > MAX_BODY:
-            await error_response(_too_large(int(length)), languages)(scope, receive, send_named)
+        if length.isdigit() and int(length) > most:
+            await error_response(_too_large(int(length), most), languages)(scope, receive, send_named)
             return
+        receive = limited(receive, most)
+        try:
+            await self._answer(scope, receive, send_named, caller)
+        except _Refused as error:
+            await error_response(error.reason, languages)(scope, receive, send_named)
+        except ServiceError as error:
+            await error_response(error, languages)(scope, receive, send_named)
+
+    def _caller(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> Caller | None:
+        """The node that this request comes from; None: it is a client's."""
+        if self._sessions is None or HEADER not in headers:
+            return None
+        query = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
+        return self._sessions.peers.verify(headers, scope["method"], target.decode("latin-1"))
+
+    async def _answer(
+        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, caller: Caller | None
+    ) -> None:
+        if caller is not None:
+            receive = await check_body(caller, scope, receive)
         target: App = self._api
+        if scope["path"].startswith(self.PEER_PATHS):
+            if caller is None or self._peer_api is None:
+                raise Forbidden(
+                    "this is for the other nodes of the cluster, which sign what they send",
+                    zh="此地址仅供集群中的其他节点使用，请求须有签名",
+                )
+            await self._peer_api(scope, receive, send)
+            return
         if by_address := _RESULT_BY_ADDRESS.fullmatch(scope["path"]):
             scope = {**scope, "path": by_address[1], "raw_path": by_address[1].encode()}
         if not scope["path"].startswith(self.API_PATHS):
             try:
                 target = await asyncio.wait_for(asyncio.shield(self._page), PAGE_WAIT)
             except TimeoutError:
-                error = NotReady(
+                raise NotReady(
                     "the page is still being loaded; try again", zh="页面仍在加载；请稍后再试", retry_after=5
-                )
-                await error_response(error, languages)(scope, receive, send_named)
-                return
-            await self._until_the_end(target(scope, limited(receive), send_named), send_named)
+                ) from None
+            if self._sessions is None:
+                answering = target(scope, receive, send)
+            else:
+                answering = self._sessions.serve(scope, receive, send, target, caller)
+            await self._until_the_end(answering, send)
             return
-        await target(scope, limited(receive), send_named)
+        await target(scope, receive, send)
 
     async def _until_the_end(self, answering: Awaitable[None], send: Send) -> None:
         """Runs a request of the page; when the service ends meanwhile, completes the answer as it stands."""
@@ -376,8 +442,11 @@ class _Refused(StarletteHTTPException):
         self.reason = reason
 
 
-def limited(receive: Receive) -> Receive:
-    """`receive` that refuses a body which is too large or too slow, by an HTTPException into the app."""
+def limited(receive: Receive, most: int = MAX_BODY) -> Receive:
+    """`receive` that refuses a body which is too large or too slow, by an HTTPException into the app.
+
+    most: bytes.
+    """
     size = 0
     complete = False
     loop = asyncio.get_running_loop()
@@ -400,15 +469,15 @@ def limited(receive: Receive) -> Receive:
         if message["type"] == "http.request":
             size += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if size > MAX_BODY:
-                raise _Refused(_too_large(size))
+            if size > most:
+                raise _Refused(_too_large(size, most))
         return message
 
     return receive_limited
 
 
-def _too_large(size: int) -> TooLarge:
+def _too_large(size: int, most: int) -> TooLarge:
     return TooLarge(
-        f"the body is {size} bytes long or more; at most {MAX_BODY} are taken",
-        zh=f"请求正文至少有 {size} 字节；最多 {MAX_BODY} 字节",
+        f"the body is {size} bytes long or more; at most {most} are taken",
+        zh=f"请求正文至少有 {size} 字节；最多 {most} 字节",
     )

@@ -25,8 +25,11 @@ from .http import Front, create_api
 from .logs import Clients, JobLog, LineFile, Recorder
 from .metrics import Metrics
 from .outputs import Outputs
+from .peer_api import create_peer_api
+from .peers import Peers
 from .readiness import Readiness
 from .retention import Retention
+from .sessions import Sessions
 from .settings import Settings, SettingsError, load_settings
 from .speech import SpeechService
 
@@ -111,9 +114,16 @@ class _Service:
             days=settings.outputs_days,
             quota=int(settings.outputs_quota * (1 << 30)),
         )
+        self._peers = Peers(settings.peers, settings.peer_key, self._metrics) if settings.peers else None
         self._speech = SpeechService(
-            settings, create_engine(settings.engine), self._outputs, self._metrics, self._readiness
+            settings,
+            create_engine(settings.engine),
+            self._outputs,
+            self._metrics,
+            self._readiness,
+            self._peers,
         )
+        self._sessions = Sessions(self._peers, self._metrics, settings.uploads) if self._peers else None
         self._readiness.block("page", "the page is being loaded")
         self._jobs = self._log_file("jobs", "jobs")
         self._accesses = self._log_file("access", "gradio.access")
@@ -150,7 +160,8 @@ class _Service:
         systemd.start_watchdog(loop)
 
         api = create_api(self._settings, self._speech, self._readiness, self._metrics)
-        front = Front(self._settings, self._readiness, api)
+        peer_api = create_peer_api(self._speech, self._sessions) if self._sessions else None
+        front = Front(self._settings, self._readiness, api, self._sessions, peer_api)
         recorder = Recorder(
             Owners(front),
             self._accesses,
@@ -182,7 +193,7 @@ class _Service:
         # each other.
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
-        housekeeping = asyncio.create_task(self._keep_house())
+        housekeeping = asyncio.gather(self._keep_house(), *([self._peers.watch()] if self._peers else []))
         retaining = asyncio.create_task(self._retention.run())
         stopping = asyncio.create_task(stop.wait())
         status = 0
@@ -229,6 +240,8 @@ class _Service:
             return create_page(self._settings, self._speech)
 
         page = await in_thread(load)
+        if self._sessions is not None:
+            self._sessions.follow_page(page.state.active)
         async with page.router.lifespan_context(page):
             front.open_page(page)
             self._readiness.clear("page")
@@ -248,6 +261,11 @@ class _Service:
                 log.log(logging.WARNING if now else logging.INFO, "outputs: %s", now or "in order again")
             await asyncio.sleep(_PROBE_EVERY)
 
+    @property
+    def _busy(self) -> bool:
+        """Whether somebody waits for this node, if only to hear what another one says."""
+        return self._speech.busy or bool(self._sessions and self._sessions.passing)
+
     async def _drain(self) -> None:
         """Tells the directors, goes on taking requests until they know, then finishes what is there."""
         known = self._readiness.draining
@@ -257,9 +275,9 @@ class _Service:
             await asyncio.sleep(self._settings.drain_delay)
         self._speech.close()
         end = time.monotonic() + self._settings.drain_limit
-        while self._speech.busy and time.monotonic() < end:
+        while self._busy and time.monotonic() < end:
             await asyncio.sleep(0.1)
-        if self._speech.busy:
+        if self._busy:
             log.warning("stopping after %g s although requests are not finished", self._settings.drain_limit)
 
 

@@ -60,6 +60,19 @@ class Metrics:
         )
         for kind in ("jobs", "access"):
             self.log_lines_dropped.labels(kind)
+        self.forwarded = Counter(
+            "tts_forwarded",
+            "Requests that another node answered through this one",
+            ["kind"],
+            registry=registry,
+        )
+        self.handed_over = Counter(
+            "tts_handed_over",
+            "Jobs of this node sent to another one, by how that ended",
+            ["outcome"],
+            registry=registry,
+        )
+        self.peers_up = Gauge("tts_peers_up", "Other nodes that answer this one", registry=registry)
         for outcome in ("ok", "cached"):
             self.requests.labels(outcome)
         info = Gauge("tts_build_info", "1", ["node", "engine", "version"], registry=registry)

@@ -6,15 +6,19 @@ Importing this module imports gradio, which takes a second natively and ten time
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import html
 import random
 import time
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 
-from . import logs
+from . import __version__, logs
 from .errors import ServiceError, speaks_chinese
 from .history import owner_of
 from .outputs import Result
@@ -23,10 +27,16 @@ from .settings import Settings
 from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, Speech, SpeechService
 
 gr = import_gradio()
-from gradio.data_classes import FileData  # noqa: E402 - after import_gradio()
+from gradio.context import LocalContext  # noqa: E402 - after import_gradio()
+from gradio.data_classes import FileData  # noqa: E402
+from gradio.server_messages import EstimationMessage, ProcessStartsMessage  # noqa: E402
 
 #: How many results the page lists.
 LISTED = 12
+#: How many requests gradio lets in beside those that may wait: the limit that users meet is SpeechService's.
+ADMITTED = 1000
+# How often a waiting user is told where the request stands, in seconds.
+_TELL_EVERY = 0.5
 
 _ENGLISH = {
     "text": "Text",
@@ -138,7 +148,14 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
                 message = "种子和语速必须是数字" if chinese else "Seed and speed must be numbers"
                 raise gr.Error(message, print_exception=False)
             wanted = service.check(text=text or "", voice=voice or "auto", speed=speed, seed=int(seed))
-            made = await service.speak(wanted, accepted=settings.enable_queue)
+            ticket = object()
+            speaking = service.speak(
+                wanted,
+                accepted=settings.enable_queue,
+                ticket=ticket,
+                request_id=request.headers.get("x-request-id", ""),
+            )
+            made = await accompanied(speaking, ticket)
         except ServiceError as error:
             raise gr.Error(error.text(chinese), print_exception=False) from error
         await service.history.add(owner_of(request.headers), made.name)
@@ -146,9 +163,47 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         took = time.monotonic() - began
         return (address, made.name), render_status(made, settings.node, took, chinese=chinese)
 
+    async def accompanied(speaking: Coroutine[Any, Any, Speech], ticket: object) -> Speech:
+        """Runs the work of an event; tells its user meanwhile where it stands in the line, as gradio's own
+        queue would, and stops when nobody waits for it any more.
+        """
+        event = demo._queue.event_ids_to_events.get(LocalContext.event_id.get(None))
+        work = asyncio.ensure_future(speaking)
+        told: tuple[int, int, float] | None = None
+        try:
+            while not (await asyncio.wait({work}, timeout=_TELL_EVERY))[0]:
+                if event is None:
+                    continue
+                if not event.alive:
+                    raise gr.Error("the page was closed", print_exception=False)
+                place = service.place(ticket)
+                if place is not None:
+                    rank, size, seconds = place
+                    message = EstimationMessage(rank=rank, queue_size=size, rank_eta=seconds)
+                    demo._queue.send_message(event, message)
+                elif told is not None:
+                    demo._queue.send_message(event, ProcessStartsMessage())
+                told = place
+            return work.result()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work})
+
+    def active(key: str) -> bool:
+        """Whether the page has work under way, or an answer to give, for that session or event."""
+        queue = demo._queue
+        return (
+            bool(queue.pending_event_ids_session.get(key))
+            or key in queue.event_ids_to_events
+            or key in demo.pending_streams
+            or any(key in events for events in queue.pending_event_ids_session.values())
+        )
+
     i18n = gr.I18n(**{"en": _ENGLISH, "zh": _CHINESE, "zh-CN": _CHINESE, "zh-TW": _CHINESE})
     voices = [(f"{v.english} {v.chinese}", v.id) for v in service.engine.voices]
-    speaks = {"queue": settings.enable_queue, "concurrency_id": "speech", "show_progress": "minimal"}
+    # SpeechService does the queueing: what waits in gradio's queue could not go to another node.
+    speaks = {"queue": settings.enable_queue, "concurrency_limit": None, "show_progress": "minimal"}
 
     with gr.Blocks(title="CosyVoice", analytics_enabled=False, fill_width=False) as demo:
         gr.HTML(
@@ -219,7 +274,12 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         )
 
     if settings.enable_queue:
-        demo.queue(max_size=settings.queue_length, default_concurrency_limit=1)
+        demo.queue(max_size=settings.queue_length + ADMITTED, default_concurrency_limit=1)
+        demo._queue.max_thread_count = settings.queue_length + ADMITTED
+    # A page that lost its connection compares this, and goes on if it is what it was: on whichever node of
+    # this version.
+    source = hashlib.sha256(__version__.encode() + Path(__file__).read_bytes())
+    demo.app_id = int.from_bytes(source.digest()[:6])
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     theme = gr.themes.Soft(
         primary_hue="teal", neutral_hue="slate", radius_size="md", font=_FONTS, font_mono=_MONO_FONTS
@@ -258,6 +318,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
     demo._queue.sleep_when_free = 0.05
     demo._queue.progress_update_sleep_when_free = 0.25
     service.follow_page(lambda: len(demo._queue) if settings.enable_queue else 0)
+    app.state.active = active
     return app
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,14 @@ class Settings:
     # COSYVOICE_OUTPUTS_QUOTA: GiB of all results; beyond it the least recently used are removed. Default: 0,
     # any number.
     outputs_quota: float = 0.0
+    # COSYVOICE_PEERS: file with the other nodes, see peers.read_list. Default: none, this node is alone.
+    peers: Path | None = None
+    # COSYVOICE_PEER_KEY_FILE: file with the key that all nodes share, see peers.read_keys. Without a key this
+    # node is alone, too. Default: none.
+    peer_key: Path | None = None
+    # GRADIO_TEMP_DIR: directory of uploaded files, which gradio reads itself. Default: gradio below the
+    # directory for temporary files.
+    uploads: Path = Path(tempfile.gettempdir()) / "gradio"
 
     @property
     def waiting_room(self) -> int:
@@ -156,6 +165,7 @@ def load_settings(
             f"COSYVOICE_OUTPUTS={str(outputs)!r}: is not a directory; name the directory of results"
         )
 
+    peers, peer_key = text("COSYVOICE_PEERS", ""), text("COSYVOICE_PEER_KEY_FILE", "")
     time_limit = number("COSYVOICE_TIME_LIMIT", 120, 0.1, 3600)
     settings = Settings(
         host=flags.host,
@@ -181,6 +191,9 @@ def load_settings(
         drain_limit=number("COSYVOICE_DRAIN_LIMIT", min(time_limit, 60), 0, 3600),
         outputs_days=number("COSYVOICE_OUTPUTS_DAYS", 0, 0, 36_500, "days"),
         outputs_quota=number("COSYVOICE_OUTPUTS_QUOTA", 0, 0, 1_000_000, "GiB"),
+        peers=Path(peers) if peers else None,
+        peer_key=Path(peer_key) if peer_key else None,
+        uploads=Path(text("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()).resolve() / "gradio"))),
     )
     if problems:
         raise SettingsError(problems)

@@ -101,6 +101,7 @@ class Share:
         every few seconds that tries again, until one of any age is answered. late: called, in a thread, with
         a result that nobody waits for any more.
         """
+        await self._thread_free()
         now = time.monotonic()
         if self._running >= self._most_threads or (self._silent and now < self._next_trial):
             raise self._unavailable("does not answer", "没有应答", _SERVER_DOWN, _NotTried)
@@ -165,6 +166,14 @@ class Share:
             raise self._failed(error) from error
         self.problem = None
         return value
+
+    async def _thread_free(self) -> None:
+        """Waits, within the time limit, while all threads work on a share that answers: many requests at one
+        moment are no fault of it.
+        """
+        end = time.monotonic() + self._time_limit
+        while self._running >= self._most_threads and not self._silent and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
     def _failed(self, error: OSError) -> OutputsUnavailable:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)

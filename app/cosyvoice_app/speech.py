@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from . import annotations, logs
@@ -25,9 +25,12 @@ from .errors import (
     ServiceError,
     TimeLimit,
 )
+from .handover import HandOver, PeerTurn, Turns
 from .history import History
+from .line import HomeTurn, Line, Turn
 from .metrics import Metrics
 from .outputs import Outputs, result_name
+from .peers import Condition, Peers
 from .readiness import Readiness
 from .settings import Settings
 from .share import Pending
@@ -43,6 +46,9 @@ MAX_PROMPT_TEXT, MAX_INSTRUCT = 1000, 500
 # So many syntheses in a row must fail before the node takes itself out: one may be the text's fault.
 _FAILURES_TO_STOP = 3
 _SELF_TEST_EVERY = 5.0
+# What a job of another node may take beside its synthesis, in seconds: the way there, a slow share, the way
+# back.
+_OVERHEAD = 30.0
 _WARM_UP_TEXT = "One, two, three."
 # Seconds of audio in a piece of a result that is streamed although it is there already.
 _PIECE = 1.0
@@ -63,8 +69,15 @@ class SpeechService:
     """Every request for speech goes through here, from the page and from the API alike."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, outputs: Outputs, metrics: Metrics, readiness: Readiness
+        self,
+        settings: Settings,
+        engine: Engine,
+        outputs: Outputs,
+        metrics: Metrics,
+        readiness: Readiness,
+        peers: Peers | None = None,
     ) -> None:
+        """peers: the nodes that share the work. Default: none."""
         self.engine = engine
         self.outputs = outputs
         self.history = History(outputs, shared=settings.shared_history)
@@ -72,8 +85,14 @@ class SpeechService:
         self._metrics = metrics
         self._readiness = readiness
         self._claims = Claims(outputs.share)
-        self._turn = asyncio.Lock()  # first come, first served
-        self._waiting = 0
+        self._line: Line[PeerTurn] = Line()
+        #: The turns that other nodes get here.
+        self.turns = Turns(self._line, lambda: readiness.ready and not self._closed)
+        self._hand_over: HandOver | None = None
+        if peers is not None:
+            peers.condition = self.condition
+            self._hand_over = HandOver(peers, metrics, self._line, settings.time_limit + _OVERHEAD)
+            self._line.joined = self._hand_over.look
         self._inside = 0
         self._usual_seconds = 1.0
         self._failures = 0
@@ -90,12 +109,30 @@ class SpeechService:
     @property
     def waiting(self) -> int:
         """How many wait for their turn, those of the page's own queue included."""
-        return self._waiting + self._page_waiting()
+        return self._line.waiting + self._page_waiting()
 
     @property
     def running(self) -> bool:
         """Whether a synthesis runs."""
-        return self._turn.locked()
+        return self._line.held
+
+    def condition(self) -> Condition:
+        """What other nodes are told of this one."""
+        ready = self._readiness.ready and not self._closed
+        return Condition(
+            ready=ready, waiting=self.waiting, running=int(self.running), room=self._settings.waiting_room
+        )
+
+    def place(self, ticket: object) -> tuple[int, int, float] | None:
+        """Where the request with this ticket stands: how many are before it, how many wait in all, and in how
+        many seconds it may be done. None when it does not wait.
+        """
+        before = self._line.place(ticket)
+        if before is None:
+            return None
+        engines = 1 + (self._hand_over.helpers if self._hand_over else 0)
+        rounds = math.ceil((before + 1) / engines) + 1
+        return before, self._line.waiting, rounds * self._usual_seconds
 
     @property
     def busy(self) -> bool:
@@ -179,17 +216,31 @@ class SpeechService:
         )
 
     async def speak(
-        self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
+        self,
+        request: SpeechRequest,
+        *,
+        use_cache: bool = True,
+        accepted: bool = False,
+        ticket: object = None,
+        request_id: str = "",
     ) -> Speech:
         """The result of a request, made or found. Raises ServiceError.
 
         use_cache: False makes it even if it is there or being made.
         accepted: it has waited in the page's queue already, so it is served even when the service is closed.
+        ticket: anything by which `place` can be asked about this request. request_id: the name under which
+        another node is to know it.
         """
-        return await self._counted(request, use_cache, accepted, lambda piece: None)
+        return await self._counted(request, use_cache, accepted, lambda piece: None, ticket, request_id)
 
     async def stream(
-        self, request: SpeechRequest, *, use_cache: bool = True, accepted: bool = False
+        self,
+        request: SpeechRequest,
+        *,
+        use_cache: bool = True,
+        accepted: bool = False,
+        ticket: object = None,
+        request_id: str = "",
     ) -> AsyncIterator[Audio]:
         """The audio of a request in pieces of one format, while it is being made; it is kept as with `speak`,
         and so are turn, limits and metrics. One that is there already comes from its file.
@@ -198,7 +249,9 @@ class SpeechService:
         listener who is slow does not hold the engine up; one who leaves (`contextlib.aclosing`) stops it.
         """
         pieces: asyncio.Queue[Audio | None] = asyncio.Queue()
-        task = asyncio.create_task(self._counted(request, use_cache, accepted, pieces.put_nowait))
+        task = asyncio.create_task(
+            self._counted(request, use_cache, accepted, pieces.put_nowait, ticket, request_id)
+        )
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         heard = False
         try:
@@ -225,7 +278,13 @@ class SpeechService:
         return result_name(self.engine.plan(request).parameters)
 
     async def _counted(
-        self, request: SpeechRequest, use_cache: bool, accepted: bool, hear: Callable[[Audio], None]
+        self,
+        request: SpeechRequest,
+        use_cache: bool,
+        accepted: bool,
+        hear: Callable[[Audio], None],
+        ticket: object,
+        request_id: str,
     ) -> Speech:
         self._inside += 1
         outcome, status = "cancelled", 499
@@ -237,7 +296,7 @@ class SpeechService:
                     zh="本节点即将停止；请重新提交",
                     retry_after=1,
                 )
-            speech = await self._speak(request, use_cache, hear)
+            speech = await self._speak(request, use_cache, hear, ticket, request_id)
             outcome, status = "cached" if speech.cached else "ok", 200
             job.result, job.voice, job.cached = speech.name, speech.voice, speech.cached
             job.audio, job.size = speech.seconds, len(speech.data)
@@ -254,7 +313,40 @@ class SpeechService:
             if self.job_log is not None:
                 self.job_log.finish(job, outcome, status)
 
-    async def _speak(self, request: SpeechRequest, use_cache: bool, hear: Callable[[Audio], None]) -> Speech:
+    async def speak_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> Speech:
+        """Makes the speech for another node, which counts it, in a turn that it was given. name: that of the
+        result there. Raises ServiceError.
+        """
+        self._inside += 1
+        try:
+            try:
+                plan = self.engine.plan(request)
+                mine = result_name(plan.parameters)
+                if mine != name:
+                    raise BadRequest(
+                        f"here the result would be {mine}, not {name}: do both nodes run the same version?",
+                        zh=f"在本节点结果会是 {mine} 而不是 {name}：两个节点的版本一致吗？",
+                    )
+                # The other node has found the share in order and no such result; the engine is not to wait.
+                audio = await self._run(plan)
+            finally:
+                turn.release()
+            data = encode(audio, plan.parameters)
+            pending = await self.outputs.begin(name)
+            await pending.commit(data)
+            log.info("made %s for another node: %.2f s of audio", name, audio.seconds)
+            return Speech(name, data, audio.seconds, False, str(plan.parameters.get("voice", "")))
+        finally:
+            self._inside -= 1
+
+    async def _speak(
+        self,
+        request: SpeechRequest,
+        use_cache: bool,
+        hear: Callable[[Audio], None],
+        ticket: object,
+        request_id: str,
+    ) -> Speech:
         if self._readiness.state == "warming":
             raise NotReady(
                 f"this node is not ready yet: {self._readiness.reason}",
@@ -272,17 +364,30 @@ class SpeechService:
         try:
             # Seconds to wait for what somebody else makes; then it is made here, without a claim.
             patience = self._settings.time_limit + LEASE
+            again = False
             while True:
-                async with self._in_turn():
-                    if shared := use_cache and patience > 0:
+                turn = await self._turn(ticket, again)
+                try:
+                    shared = use_cache and patience > 0
+                    if shared and claim is None:
                         claim = await self._claims.take(name)
                     if claim is not None or not shared:
                         # It may have been made while this one waited for the turn, and claims.py says why it
                         # is seen now if another node has made it.
                         if shared and (data := await self.outputs.find(name, fresh=True)) is not None:
                             return self._found(name, data, voice)
-                        audio = await self._run(plan, hear)
-                        break
+                        if isinstance(turn, HomeTurn):
+                            audio = await self._run(plan, hear)
+                            break
+                        assert self._hand_over is not None
+                        made = await self._hand_over.send(turn, request, name=name, request_id=request_id)
+                        if made is not None:
+                            log.info("%s made %s", turn.peer.name, name)
+                            return _from_peer(name, *made)
+                        again = True
+                        continue
+                finally:
+                    turn.release()
                 self._metrics.joined.inc()
                 began = time.monotonic()
                 await self._claims.wait(name, patience)
@@ -301,16 +406,21 @@ class SpeechService:
         self._metrics.cache_hits.inc()
         return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
 
-    @asynccontextmanager
-    async def _in_turn(self) -> AsyncIterator[None]:
-        """Within it this request has the engine for itself. Raises QueueFull."""
-        if self._turn.locked() and self._waiting >= self._settings.waiting_room:
+    async def _turn(self, ticket: object, again: bool = False) -> HomeTurn | PeerTurn:
+        """Waits until this request may have the engine, here or on another node; the caller ends the turn.
+        Raises QueueFull.
+
+        again: it had a turn elsewhere, which came to nothing; so it is the next one here.
+        """
+        waiting, room = self._line.waiting, self._settings.waiting_room
+        full = self._line.held and waiting >= room and not again
+        if full and (self._hand_over is None or self._hand_over.crowded(waiting, room)):
             seconds = self._estimate()
             if self._settings.enable_queue:
                 raise QueueFull(
-                    f"{self._waiting} requests wait already, which is the limit of this node; "
+                    f"{waiting} requests wait already, which is the limit of this node; "
                     f"try again in {seconds} s",
-                    zh=f"已有 {self._waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
+                    zh=f"已有 {waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
                     retry_after=seconds,
                 )
             raise QueueFull(
@@ -322,16 +432,16 @@ class SpeechService:
                 retry_after=seconds,
             )
         came = time.monotonic()
-        self._waiting += 1
-        mine = False
+        turn: HomeTurn | PeerTurn | None = None
         try:
             async with asyncio.timeout(self._settings.wait_limit):
-                await self._turn.acquire()
-                mine = True
-                await self.engine.wait_ready()
+                movable = self._hand_over is not None and self._settings.enable_queue and not again
+                turn = await self._line.turn(job=True, movable=movable, first=again, ticket=ticket)
+                if isinstance(turn, HomeTurn):
+                    await self.engine.wait_ready()
         except BaseException as error:
-            if mine:
-                self._turn.release()
+            if turn is not None:
+                turn.release()
             if not isinstance(error, TimeoutError):
                 raise
             raise QueueFull(
@@ -340,13 +450,9 @@ class SpeechService:
                 retry_after=self._estimate(),
             ) from None
         finally:
-            self._waiting -= 1
             logs.note(wait=time.monotonic() - came)
-        try:
-            self._metrics.wait.observe(time.monotonic() - came)
-            yield
-        finally:
-            self._turn.release()
+        self._metrics.wait.observe(time.monotonic() - came)
+        return turn
 
     async def _run(self, plan: Plan, hear: Callable[[Audio], None] = lambda piece: None) -> Audio:
         """The engine under the time limit; only ever one at a time."""
@@ -404,9 +510,12 @@ class SpeechService:
         plan = self.engine.plan(SpeechRequest(text=_WARM_UP_TEXT))
         while True:
             try:
-                async with self._turn:
+                turn = await self._line.turn()
+                try:
                     await self.engine.wait_ready()
                     await self._run(plan)
+                finally:
+                    turn.release()
             except ServiceError as error:
                 log.error("the %s engine cannot speak: %s", self.engine.name, error.message)
                 self._readiness.block(
@@ -451,3 +560,9 @@ def _cleaned(said: str, param: str, limit: int) -> str:
             zh=f"{param} 不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
             param=param,
         ) from None
+
+
+def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:
+    """What another node has made and kept."""
+    seconds = read_summary(io.BytesIO(data))[0]
+    return Speech(name, data, seconds, False, headers.get("x-result-voice", ""))

@@ -53,6 +53,16 @@ def test_a_file_is_seen_only_when_it_is_whole(tmp_path: Path) -> None:
     run(work)
 
 
+def test_many_requests_at_one_moment_wait_for_each_other(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = outputs(tmp_path, most_threads=2)
+        (tmp_path / "a").write_bytes(b"a")
+        assert await asyncio.gather(*(store.find("a") for _ in range(40))) == [b"a"] * 40
+        assert store.problem is None
+
+    run(work)
+
+
 def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         pending = await outputs(tmp_path).begin("0" * 32 + ".wav")

@@ -9,12 +9,18 @@ const COPY = "command:remote:CopyToRemote";
 
 async function deploy(
   raw: Record<string, unknown>,
+<<<<<<< HEAD
   vrrpPassword?: string,
   slow?: RegExp,
 ): Promise<Registered[]> {
   const registered = await startMocks("test", slow);
+=======
+  secrets: { vrrpPassword?: string; peerKey?: string } = {},
+): Promise<Registered[]> {
+  const registered = await startMocks();
+>>>>>>> d/d
   const config = parsed(raw);
-  new Cluster("c", { config, machines: machinesFor(config), release, vrrpPassword });
+  new Cluster("c", { config, machines: machinesFor(config), release, ...secrets });
   await settled();
   return registered;
 }
@@ -114,13 +120,53 @@ describe("Cluster", () => {
       vrrpPassword: "planted7",
       vrrp: { version: 2, advertInterval: 1, authentication: "PASS" },
     };
-    const registered = await deploy(raw, "planted7");
+    const registered = await deploy(raw, { vrrpPassword: "planted7" });
     const where = registered
       .filter(({ inputs }) => JSON.stringify(inputs).includes("planted7"))
       .map(({ name }) => name);
     assert.deepEqual(where, ["c-director-1-auth", "c-director-2-auth"]);
     assert.equal(manifest(registered, "c-director-1-auth").secret, true);
     assert.deepEqual(named(registered, "c-director-1-auth").secrets, ["connection", "stdin"]);
+  });
+
+  it("keeps the peers' key out of every manifest but its own, where it is a secret that restarts nothing", async () => {
+    const peerKey = "planted-key-of-thirty-two-letters";
+    const registered = await deploy({ ...rawConfig(), peerKey }, { peerKey });
+    const where = registered
+      .filter(({ inputs }) => JSON.stringify(inputs).includes(peerKey))
+      .map(({ name }) => name);
+    assert.deepEqual(where.sort(), ["c-speech-rs-1-key", "c-speech-rs-2-key"]);
+    const { secret, files, layer } = manifest(registered, "c-speech-rs-2-key");
+    assert.deepEqual({ secret, layer }, { secret: true, layer: "service-key" });
+    assert.deepEqual(files, {
+      "/etc/cosyvoice/peers.key": { mode: "0640", owner: "root:cosyvoice", content: `${peerKey}\n` },
+    });
+    assert.deepEqual(named(registered, "c-speech-rs-1-key").secrets, ["connection", "stdin"]);
+  });
+
+  it("tells real servers of a new one without a restart, and only with a key", async () => {
+    const peerKey = "planted-key-of-thirty-two-letters";
+    const file = async (count: number) =>
+      manifest(await deploy({ ...rawConfig(count), peerKey }, { peerKey }), "c-speech-rs-1").files?.[
+        "/etc/cosyvoice/peers.json"
+      ];
+    const [two, three] = [await file(2), await file(3)];
+    assert.equal(two?.notify, undefined);
+    assert.deepEqual(JSON.parse(two?.content ?? ""), {
+      self: "rs-1",
+      peers: [{ name: "rs-2", url: "http://10.0.1.2:7860" }],
+    });
+    assert.notEqual(two?.content, three?.content);
+    const environment = async (count: number) =>
+      manifest(await deploy({ ...rawConfig(count), peerKey }, { peerKey }), "c-speech-rs-1").files?.[
+        "/etc/cosyvoice/cosyvoice.env"
+      ]?.content;
+    assert.equal(await environment(2), await environment(3));
+    for (const alone of [rawConfig(), { ...rawConfig(), peerKey, service: { peers: false } }]) {
+      const { files } = manifest(await deploy(alone, { peerKey }), "c-speech-rs-1");
+      assert.equal(files?.["/etc/cosyvoice/peers.json"], undefined);
+      assert.doesNotMatch(files?.["/etc/cosyvoice/cosyvoice.env"]?.content ?? "", /PEER/);
+    }
   });
 
   it("stages everywhere before it activates anywhere", async () => {

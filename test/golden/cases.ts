@@ -18,6 +18,8 @@ import {
   renderOutputsMount,
   renderPacketRules,
   renderPacketRulesUnit,
+  renderPeerKey,
+  renderPeers,
   renderRealServerTurn,
   renderRunScript,
   renderServiceEnvironment,
@@ -32,6 +34,7 @@ import {
   classicArticle,
   cluster,
   madeUpHostKey,
+  madeUpPeerKey,
   type RawOverrides,
   rawCluster,
 } from "../unit/config-fixture";
@@ -105,6 +108,7 @@ const multicast = {
   vrrp: { unicast: false, preempt: true, advertInterval: 0.25, garp: { refresh: 0 }, label: "voice" },
   realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
 };
+const peers = { port: 8080, peerKey: madeUpPeerKey, loadBalancer: { scheduler: "rr" } };
 const tun = { loadBalancer: { forwarding: "TUN" } };
 const nat = { loadBalancer: { forwarding: "NAT" } };
 const gpu = {
@@ -177,6 +181,15 @@ export const goldenCases: readonly GoldenCase[] = [
       "turns.json": renderTurnsConfig(cluster(byWeight), "director-1"),
       "cosyvoice-turns.service": renderTurnsUnit(cluster(byWeight)),
       "turn.sh": turnCommands(byWeight),
+    },
+  },
+  {
+    name: "peers",
+    texts: {
+      "cosyvoice.env": renderServiceEnvironment(cluster(peers), "rs-2"),
+      "peers-rs-1.json": renderPeers(cluster(peers), "rs-1"),
+      "peers-rs-3.json": renderPeers(cluster(peers), "rs-3"),
+      "peers.key": renderPeerKey(`${madeUpPeerKey},its-made-up-predecessor-in-32-letters`),
     },
   },
   {

@@ -51,6 +51,9 @@ export function problemsOf(raw: RawOverrides): readonly Problem[] {
   return result.problems;
 }
 
+/** A key by which real servers know each other, in shape only. */
+export const madeUpPeerKey = "made-up-peer-key-of-32-characters";
+
 /** The configuration that the article describes, with what keepalived itself and sessions demand. */
 export const classicArticle: RawOverrides = {
   vrrpPassword: "made-up1",

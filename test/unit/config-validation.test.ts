@@ -5,6 +5,7 @@ import {
   classicArticle,
   cluster,
   madeUpHostKey,
+  madeUpPeerKey,
   problemsOf,
   type RawOverrides,
   rawCluster,
@@ -500,7 +501,36 @@ const badInputs: readonly BadInput[] = [
     path: "loadBalancer.scheduler",
     value: scheduler,
     message: /session/,
-    fix: /persistence to 300, or use the scheduler mh/,
+    fix: /peerKey\), set loadBalancer.persistence to 300, or use the scheduler mh/,
+  })),
+  {
+    mistake: "rr without persistence, where sessions are not passed on",
+    raw: plus({ peerKey: madeUpPeerKey, loadBalancer: { scheduler: "rr" }, service: { peers: false } }),
+    path: "loadBalancer.scheduler",
+    value: "rr",
+    message: /session/,
+    fix: /service.peers/,
+  },
+  {
+    mistake: "rr without persistence, where a drained server is taken out at once",
+    raw: plus({ peerKey: madeUpPeerKey, loadBalancer: { scheduler: "rr", check: { kind: "http" } } }),
+    path: "loadBalancer.scheduler",
+    value: "rr",
+    message: /session/,
+    fix: /check.kind: poller/,
+  },
+  ...[
+    "too-short",
+    `${madeUpPeerKey},`,
+    `${madeUpPeerKey},${madeUpPeerKey},${madeUpPeerKey}`,
+    "x y".repeat(20),
+  ].map((peerKey) => ({
+    mistake: `a peer key such as ${peerKey.slice(0, 9)}`,
+    raw: plus({ peerKey }),
+    path: "peerKey",
+    value: "(a secret)",
+    message: /^is not one key of 32 to 128 letters/,
+    fix: /openssl rand -hex 32 \| pulumi config set --secret peerKey/,
   })),
   {
     mistake: "an unknown scheduler",
@@ -997,7 +1027,8 @@ describe("good configurations", () => {
     });
     assert.equal(ssh.connectTimeout, 10);
     assert.equal(service.uid, 7860);
-    assert.deepEqual(secretsSet, { vrrpPassword: false, sshPrivateKey: false });
+    assert.equal(service.peers, true);
+    assert.deepEqual(secretsSet, { vrrpPassword: false, peerKey: false, sshPrivateKey: false });
   });
 
   it("lets a machine differ from the rest", () => {
@@ -1025,9 +1056,18 @@ describe("good configurations", () => {
       delayBeforeRetry: 3,
       delayLoop: 6,
     });
-    assert.deepEqual(config.secretsSet, { vrrpPassword: true, sshPrivateKey: false });
+    assert.deepEqual(config.secretsSet, { vrrpPassword: true, peerKey: false, sshPrivateKey: false });
     assert.doesNotMatch(JSON.stringify(config), /made-up1/);
   });
+
+  for (const scheduler of ["rr", "wrr", "lc", "wlc"]) {
+    it(`takes ${scheduler} without persistence where real servers pass sessions on, without their key`, () => {
+      const config = cluster({ peerKey: madeUpPeerKey, loadBalancer: { scheduler } });
+      assert.equal(config.loadBalancer.persistence, 0);
+      assert.deepEqual(config.secretsSet, { vrrpPassword: false, peerKey: true, sshPrivateKey: false });
+      assert.doesNotMatch(JSON.stringify(config), /made-up-peer-key/);
+    });
+  }
 
   it("needs no host keys with a known_hosts file", () => {
     const withoutKey = ({ name, address }: Record<string, unknown>) => ({ name, address });
@@ -1144,6 +1184,7 @@ describe("the door", () => {
         "cosyvoice-lvs:vrrp": '{"preempt":true}',
         "cosyvoice-lvs:interface": '"eth0"',
         "cosyvoice-lvs:vrrpPassword": "12345678",
+        "cosyvoice-lvs:peerKey": "0123456789",
         "cosyvoice-lvs:sshPrivateKey": "made up",
         "cosyvoice-lvs:typo": "[",
         "aws:region": "eu-central-1",
@@ -1154,6 +1195,7 @@ describe("the door", () => {
         vrrp: { preempt: true },
         interface: '"eth0"',
         vrrpPassword: "12345678",
+        peerKey: "0123456789",
         sshPrivateKey: true,
         typo: "[",
       },
@@ -1218,7 +1260,7 @@ describe("problems for the terminal", () => {
         "",
         "  loadBalancer.scheduler spreads the connections of one visitor over all real servers, while a session lives on one of them: with several real servers the page fails (session not found)",
         '    found: "rr"',
-        "    fix:   set loadBalancer.persistence to 300, or use the scheduler mh",
+        "    fix:   let the real servers pass sessions on (service.peers with check.kind: poller, and run: pulumi config set --secret peerKey), set loadBalancer.persistence to 300, or use the scheduler mh",
         "",
       ].join("\n"),
     );
