@@ -193,8 +193,9 @@ class _Service:
         # each other.
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
-        housekeeping = asyncio.gather(self._keep_house(), *([self._peers.watch()] if self._peers else []))
-        retaining = asyncio.create_task(self._retention.run())
+        housekeeping = [asyncio.create_task(self._keep_house()), asyncio.create_task(self._retention.run())]
+        if self._peers is not None:
+            housekeeping.append(asyncio.create_task(self._peers.watch()))
         stopping = asyncio.create_task(stop.wait())
         status = 0
         watched: set[asyncio.Task[Any]] = {serving, warming, page, stopping}
@@ -204,7 +205,7 @@ class _Service:
                 status = max(status, self._look_at(task, serving))
         if status == 0:
             await self._drain()
-        for task in (warming, housekeeping, retaining, stopping):
+        for task in (warming, *housekeeping, stopping):
             task.cancel()
         server.should_exit = True
         front.end_streams()

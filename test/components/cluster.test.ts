@@ -9,16 +9,10 @@ const COPY = "command:remote:CopyToRemote";
 
 async function deploy(
   raw: Record<string, unknown>,
-<<<<<<< HEAD
-  vrrpPassword?: string,
+  secrets: { vrrpPassword?: string; peerKey?: string } = {},
   slow?: RegExp,
 ): Promise<Registered[]> {
   const registered = await startMocks("test", slow);
-=======
-  secrets: { vrrpPassword?: string; peerKey?: string } = {},
-): Promise<Registered[]> {
-  const registered = await startMocks();
->>>>>>> d/d
   const config = parsed(raw);
   new Cluster("c", { config, machines: machinesFor(config), release, ...secrets });
   await settled();
@@ -178,7 +172,7 @@ describe("Cluster", () => {
 
   it("takes the share from a real server that leaves only when the directors have let it go", async () => {
     const slow = /^c-director-\d-director$/;
-    const names = (await deploy(rawConfig(), undefined, slow)).map(({ name }) => name);
+    const names = (await deploy(rawConfig(), {}, slow)).map(({ name }) => name);
     const directors = names.flatMap((name, index) => (slow.test(name) ? [index] : []));
     assert.equal(directors.length, 2);
     assert.ok(names.indexOf("c-outputs-export") > Math.max(...directors));
