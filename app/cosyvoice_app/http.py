@@ -8,13 +8,12 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__
@@ -28,14 +27,14 @@ from .errors import (
     TooLarge,
     speaks_chinese,
 )
-from .formats import MEDIA_TYPES, check_format, encode
 from .history import owner_of
 from .metrics import CONTENT_TYPE, Metrics
 from .peers import HEADER, Caller
 from .readiness import Readiness
 from .sessions import Sessions, check_body
 from .settings import Settings
-from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, SpeechService
+from .speech import SpeechService
+from .speech_api import MAX_UPLOAD, UPLOAD_PATHS, add_speech_routes
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -52,21 +51,6 @@ MAX_PEER_BODY = 8 << 20
 BODY_TIME_LIMIT = 30.0
 #: How long, in seconds, a request for the page waits while the page is being loaded.
 PAGE_WAIT = 60.0
-
-
-class SpeechBody(BaseModel):
-    """Fields that OpenAI's API has and this one does not (e.g. `instructions`) are taken and have no
-    effect.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str = Field(default="cosyvoice3", max_length=200, description="Any name: a node serves one model.")
-    input: str = Field(description="The text to say.")
-    voice: str = Field(default="auto", max_length=200, description="See GET /v1/voices.")
-    response_format: str = Field(default="wav", max_length=20, description=", ".join(MEDIA_TYPES))
-    speed: float = Field(default=1.0, description=f"{MIN_SPEED} to {MAX_SPEED}; 1 is normal.")
-    seed: int = Field(default=1, description=f"{MIN_SEED} to {MAX_SEED}; same seed, same audio.")
 
 
 def create_api(settings: Settings, service: SpeechService, readiness: Readiness, metrics: Metrics) -> FastAPI:
@@ -130,46 +114,13 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         metrics.outputs_up.set(service.outputs.problem is None)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    @api.post(
-        "/v1/audio/speech",
-        summary="Speech from text",
-        response_class=Response,
-        responses={200: {"content": {t: {} for t in MEDIA_TYPES.values()}, "description": "The audio."}},
-    )
-    async def speech(body: SpeechBody, request: Request) -> Response:
-        format = check_format(body.response_format)
-        wanted = service.check(text=body.input, voice=body.voice, speed=body.speed, seed=body.seed)
-        fresh = "no-cache" in request.headers.get("cache-control", "").lower()
-        request_id = request.headers.get("x-request-id", "")
-        speaking = service.speak(wanted, use_cache=not fresh, request_id=request_id)
-        made = await until_gone(request, speaking)
-        await service.history.add(owner_of(request.headers), made.name)
-        encoded = await asyncio.to_thread(encode, made.data, format)
-        headers = {
-            "X-Result-Name": made.name,
-            "X-Result-Voice": made.voice,
-            "X-Result-Seconds": f"{made.seconds:.3f}",
-            "X-Cache": "hit" if made.cached else "miss",
-            "Cache-Control": "no-store",
-            "Content-Disposition": f'inline; filename="{made.name.removesuffix(".wav")}.{format}"',
-        }
-        return Response(encoded.data, media_type=encoded.media_type, headers=headers)
+    add_speech_routes(api, service)
 
     @api.get("/v1/models", summary="What this node serves")
     async def models() -> dict[str, Any]:
         return {
             "object": "list",
             "data": [{"id": "cosyvoice3", "object": "model", "created": 0, "owned_by": settings.engine}],
-        }
-
-    @api.get("/v1/voices", summary="Voices of this node's engine")
-    async def voices() -> dict[str, Any]:
-        return {
-            "object": "list",
-            "data": [
-                {"id": v.id, "name": v.english, "name_zh": v.chinese, "aliases": list(v.aliases)}
-                for v in service.engine.voices
-            ],
         }
 
     @api.get("/v1/results", summary="The newest results of all nodes: the caller's own, or all where shared")
@@ -250,20 +201,6 @@ _DEMANDS_ZH = {
     "model_attributes_type": "必须是 JSON 对象",
 }
 _DETAILS_ZH = {404: "没有这个地址", 405: "这个地址不支持该方法"}
-
-
-async def until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client goes away meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait({task}, timeout=0.5))[0]:
-            if await request.is_disconnected():
-                raise NotReady("the client went away", zh="客户端已断开")  # nobody will read it
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
 
 
 def file_response(name: str, data: bytes, request: Request) -> Response:
@@ -365,7 +302,8 @@ class Front:
             await send(message)
 
         languages = headers.get(b"accept-language", b"").decode("latin-1")
-        most = MAX_BODY if caller is None else MAX_PEER_BODY
+        upload = scope["method"] == "POST" and scope["path"] in UPLOAD_PATHS
+        most = MAX_PEER_BODY if caller is not None else MAX_UPLOAD if upload else MAX_BODY
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             await error_response(_too_large(int(length), most), languages)(scope, receive, send_named)

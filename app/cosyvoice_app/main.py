@@ -250,6 +250,7 @@ class _Service:
 
     async def _keep_house(self) -> None:
         await self._outputs.remove_stale()
+        await self._speech.voices.remove_stale()
         swept = time.monotonic()
         while True:
             if time.monotonic() - swept > _SWEEP_EVERY:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from .disconnect import until_gone
 from .engines import SpeechRequest
 from .errors import NotFound, NotReady, ServiceError
 from .handover import from_json
-from .http import error_response, until_gone
+from .http import error_response
 from .sessions import Sessions
 from .speech import SpeechService
 

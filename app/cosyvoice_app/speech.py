@@ -34,6 +34,7 @@ from .peers import Condition, Peers
 from .readiness import Readiness
 from .settings import Settings
 from .share import Pending
+from .voices import Voices
 from .wav import Audio, cut, decode, encode, join, read_summary
 
 log = logging.getLogger("cosyvoice")
@@ -81,6 +82,7 @@ class SpeechService:
         self.engine = engine
         self.outputs = outputs
         self.history = History(outputs, shared=settings.shared_history)
+        self.voices = Voices(outputs.share)
         self._settings = settings
         self._metrics = metrics
         self._readiness = readiness

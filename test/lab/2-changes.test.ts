@@ -26,7 +26,7 @@ describe("a change", () => {
     const settings = {
       vip: "192.168.1.101",
       "vrrp.virtualRouterId": 0,
-      "loadBalancer.scheduler": "rr",
+      "loadBalancer.scheduler": "round-robin",
       "directors.0.priority": 90,
       "realServers.1.address": "192.168.1.101",
       typo: 1,

@@ -98,6 +98,8 @@ class Engine(ABC):
     modes: frozenset[Mode] = frozenset({"voice"})
     #: Instructions to offer for the mode instruct.
     instructs: tuple[Preset, ...] = ()
+    #: Whether it takes an instruction in words, and not only one of `instructs`.
+    understands_words: bool = False
     #: Called when an engine that has started loses or regains the ability to speak, with the reason. Whoever
     #: uses the engine sets it.
     on_state: Callable[[bool, str], None] = staticmethod(lambda ready, reason: None)

@@ -135,6 +135,7 @@ class CosyVoiceEngine(Engine):
     voices: tuple[Voice, ...] = (_AUTO,)
     modes: frozenset[Mode] = frozenset(MODES)
     instructs = PRESETS
+    understands_words = True
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """environment: default os.environ."""
