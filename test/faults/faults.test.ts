@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Samplers } from "../../lab/load/samplers";
 import type { Log } from "../../lab/load/summary";
 import { cacheDir } from "../../scripts/lib/paths";
-import { DIRECTORS, inside, lab, ownLab, script } from "../lab/bench";
+import { DIRECTORS, inside, lab, ownLab, restoreSettings, script } from "../lab/bench";
 import { faults } from "./faults";
 import { powerCutOfAll } from "./powerCutOfAll";
 import { type Row, record, row, tableText } from "./report";
@@ -27,6 +27,7 @@ describe("with this fault the cluster does what is promised", () => {
 
   before(async () => {
     assert.deepEqual(unknown, [], `faults are: ${all.map(({ name }) => name).join(", ")}`);
+    await restoreSettings();
     // A lab that is there for this alone gets what the work tree has now.
     if ((recording && ownLab) || !(await lab.status()).running)
       assert.equal((await script("lab", "up")).exitCode, 0);

@@ -39,11 +39,12 @@ const unfilter = (name: string) => `nft delete table bridge ${name}`;
 const up = (scene: Scene) =>
   scene.script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
 
-/** A deployment that must succeed. */
-async function mustGoUp(scene: Scene): Promise<void> {
+/** A deployment that must succeed and have something to do. @param idle whether it may as well have nothing to do */
+async function mustGoUp(scene: Scene, idle = false): Promise<void> {
   const start = Date.now();
   const { exitCode, output } = await up(scene);
   assert.equal(exitCode, 0, `pulumi up: ${output.slice(-1500)}`);
+  assert.ok(idle || /[~+-] \d+ (updated|created|deleted)/.test(output), "pulumi up changed nothing");
   scene.note(`pulumi up ${((Date.now() - start) / 1000).toFixed(0)} s`);
 }
 
@@ -586,7 +587,7 @@ const deployments: Fault[] = [
         assert.match(output, /broken on purpose/, "the reason is shown");
       });
     }),
-    restore: beginning(mustGoUp),
+    restore: beginning((scene) => mustGoUp(scene)),
     recovery: 120,
     expect: { gap: SHARED, moves: 0, streamsBroken: 12 },
   },
@@ -597,7 +598,7 @@ const deployments: Fault[] = [
     inject: beginning(async (scene) => {
       await withSettings({ "realServers.2": undefined }, () => mustGoUp(scene));
     }),
-    restore: beginning(mustGoUp),
+    restore: beginning((scene) => mustGoUp(scene)),
     recovery: 120,
     expect: { gap: SHARED, moves: 0, streamsBroken: 12 },
   },
@@ -626,7 +627,7 @@ const deployments: Fault[] = [
           const { exitCode, output } = await scene.script("cluster", "unlock");
           scene.note(`after ${seconds} s: ${exitCode === 0 ? "unlocked" : output.trim().split("\n").at(-1)}`);
         }
-        await mustGoUp(scene);
+        await mustGoUp(scene, true);
       });
       await mustGoUp(scene);
     }),

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { readFile, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { copyFile, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type ExecaError, execa } from "execa";
 import { parseDocument } from "yaml";
@@ -115,8 +116,7 @@ export async function withSettings(
   work: () => Promise<void>,
 ): Promise<void> {
   const { configFile } = new LabStack(lab);
-  const before = await readFile(configFile, "utf8");
-  const document = parseDocument(before);
+  const document = parseDocument(await readFile(configFile, "utf8"));
   for (const [path, value] of Object.entries(settings)) {
     const [key, ...rest] = path.split(".");
     const keys = [
@@ -127,10 +127,19 @@ export async function withSettings(
     if (value === undefined) document.deleteIn(keys);
     else document.setIn(keys, value);
   }
+  await copyFile(configFile, beside(configFile));
   await writeFile(configFile, document.toString());
   try {
     await work();
   } finally {
-    await writeFile(configFile, before);
+    await restoreSettings();
   }
 }
+
+/** Takes back what a run that was killed had set. */
+export async function restoreSettings(): Promise<void> {
+  const { configFile } = new LabStack(lab);
+  if (existsSync(beside(configFile))) await rename(beside(configFile), configFile);
+}
+
+const beside = (configFile: string) => `${configFile}.before`;
