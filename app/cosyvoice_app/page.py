@@ -7,6 +7,7 @@ Importing this module imports gradio, which takes a second natively and ten time
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import html
 import random
@@ -18,10 +19,12 @@ from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI
 
-from . import __version__, logs
-from .errors import ServiceError, speaks_chinese
+from . import __version__, annotations, logs
+from .engines import Mode, Prompt
+from .errors import BadRequest, ServiceError, speaks_chinese
 from .history import owner_of
-from .outputs import Result
+from .outputs import Result, is_result_name
+from .prompts import MAX_BYTES, read_prompt
 from .quick_gradio import import_gradio
 from .settings import Settings
 from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, Speech, SpeechService
@@ -51,6 +54,18 @@ _ENGLISH = {
     "all_results": "Latest results of all nodes",
     "refresh": "Refresh",
     "examples": "Examples",
+    "instruct": "How to say it",
+    "instruct_hint": "Dialect, emotion, pace",
+    "like": "Speak like a recording",
+    "recording": "3 to 10 s of one clear voice",
+    "prompt_text": "What is said in it (optional)",
+    "prompt_text_hint": "With its words the voice is cloned; without, it is only listened to",
+    "saved": "Saved voice",
+    "saved_hint": "Instead of a recording",
+    "name": "Save it as",
+    "shared": "Others may use it",
+    "save": "Save this voice",
+    "forget": "Remove the chosen voice",
 }
 _CHINESE = {
     "text": "文本",
@@ -65,6 +80,18 @@ _CHINESE = {
     "all_results": "所有节点的最新结果",
     "refresh": "刷新",
     "examples": "示例",
+    "instruct": "怎么说",
+    "instruct_hint": "方言、情绪、语速",
+    "like": "模仿一段录音",
+    "recording": "3 到 10 秒清晰的单人录音",
+    "prompt_text": "录音里说的话（可不填）",
+    "prompt_text_hint": "填写后克隆声音；不填则只听录音（可跨语种）",
+    "saved": "已保存的声音",
+    "saved_hint": "代替录音",
+    "name": "保存为",
+    "shared": "允许他人使用",
+    "save": "保存这个声音",
+    "forget": "删除所选声音",
 }
 
 _EXAMPLES = [
@@ -104,6 +131,8 @@ _CSS = """
 .dark #results .facts a { color: var(--primary-300); }
 #results audio { width: 100%; height: 34px; }
 .dark #results audio { color-scheme: dark; }
+#results .facts a + a { margin-left: 0; }
+#preview:empty, #preview:has(.prose:empty) { display: none; }
 #results .none { color: var(--body-text-color-subdued); padding: 1rem 0; }
 """
 
@@ -134,20 +163,44 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         return render_results(found, time.time(), chinese=chinese)
 
     async def generate(
-        text: str, voice: str, speed: float, seed: float, request: gr.Request
+        text: str,
+        voice: str,
+        speed: float,
+        seed: float,
+        instruct: str | None = "",
+        saved: str | None = "",
+        recording: str | None = None,
+        prompt_text: str = "",
+        request: gr.Request = None,
     ) -> tuple[tuple[str, str], str]:
         """Speech from text: the audio, and a line about it.
 
-        voice: auto, cmn (Mandarin), yue (Cantonese) or en. speed: 0.5 to 2. seed: 1 to 100000000.
+        voice: auto, cmn (Mandarin), yue (Cantonese) or en. speed: 0.5 to 2. seed: 1 to 100000000. instruct:
+        how to say it. saved: the id of a saved voice. recording: a file with a voice to speak like, and
+        prompt_text what is said in it.
         """
         logs.enter(request.headers)
         chinese = speaks_chinese(request.headers.get("accept-language", ""))
         began = time.monotonic()
         try:
             if seed is None or speed is None or seed != int(seed):
-                message = "种子和语速必须是数字" if chinese else "Seed and speed must be numbers"
-                raise gr.Error(message, print_exception=False)
-            wanted = service.check(text=text or "", voice=voice or "auto", speed=speed, seed=int(seed))
+                raise BadRequest("seed and speed must be numbers", zh="种子和语速必须是数字")
+            prompt, words = await voice_to_speak_like(saved or "", recording, prompt_text, request)
+            mode: Mode = "voice"
+            if instruct:
+                mode = "instruct"
+            elif recording:
+                mode = "clone" if words else "cross_lingual"
+            wanted = service.check(
+                text=text or "",
+                voice="auto" if prompt else voice or "auto",
+                speed=speed,
+                seed=int(seed),
+                mode=mode,
+                prompt=prompt,
+                prompt_text=words,
+                instruct=instruct or "",
+            )
             ticket = object()
             speaking = service.speak(
                 wanted,
@@ -157,11 +210,89 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             )
             made = await accompanied(speaking, ticket)
         except ServiceError as error:
-            raise gr.Error(error.text(chinese), print_exception=False) from error
+            raise shown(error, chinese) from error
         await service.history.add(owner_of(request.headers), made.name)
         address = f"{origin(request)}/v1/results/{quote(made.name)}"
         took = time.monotonic() - began
         return (address, made.name), render_status(made, settings.node, took, chinese=chinese)
+
+    async def voice_to_speak_like(
+        saved: str, recording: str | None, prompt_text: str, request: gr.Request
+    ) -> tuple[Prompt | None, str]:
+        """A recording and its words; None for the engine's own voices. Raises ServiceError."""
+        if recording:
+            data = await asyncio.to_thread(Path(recording).read_bytes)
+            read = await read_prompt(data, name=Path(recording).name)
+            return Prompt(read.digest, read.wav), prompt_text.strip()
+        if saved:
+            found, wav = await service.voices.read(saved, owner_of(request.headers))
+            return Prompt(found.digest, wav), found.text
+        return None, ""
+
+    def preview(text: str, request: gr.Request) -> str:
+        """The text as its annotations are understood; nothing where there are none."""
+        pieces, mistakes = annotations.examine(text or "")
+        if not mistakes and not annotations.annotated(pieces):
+            return ""
+        return annotations.preview(text, speaks_chinese(request.headers.get("accept-language", "")))
+
+    async def saved_voices(request: gr.Request, chosen: str = "") -> Any:
+        """The list of saved voices, as it is now."""
+        try:
+            voices = await service.voices.list(owner_of(request.headers))
+        except ServiceError:
+            voices = []
+        choices = [("—", ""), *((voice.name, voice.id) for voice in voices)]
+        return gr.Dropdown(choices=choices, value=chosen)
+
+    async def save_voice(
+        recording: str | None, prompt_text: str, name: str, shared: bool, request: gr.Request
+    ) -> tuple[Any, None]:
+        chinese = speaks_chinese(request.headers.get("accept-language", ""))
+        try:
+            if not recording:
+                raise BadRequest(
+                    "there is no recording to save; upload or record one",
+                    zh="没有可保存的录音；请先上传或录制一段",
+                )
+            data = await asyncio.to_thread(Path(recording).read_bytes)
+            read = await read_prompt(data, name=Path(recording).name)
+            owner = owner_of(request.headers)
+            voice = await service.voices.save(name or "", read, prompt_text or "", owner, shared=bool(shared))
+        except ServiceError as error:
+            raise shown(error, chinese) from error
+        return await saved_voices(request, voice.id), None
+
+    async def forget_voice(saved: str, request: gr.Request) -> Any:
+        chinese = speaks_chinese(request.headers.get("accept-language", ""))
+        try:
+            await service.voices.remove(saved or "", owner_of(request.headers))
+        except ServiceError as error:
+            raise shown(error, chinese) from error
+        return await saved_voices(request)
+
+    async def once_more(request: gr.Request) -> list[Any]:
+        """What the fields hold when the page opens: those of the result that its address names, if any."""
+        name = request.query_params.get("again", "")
+        found: Result | None = None
+        if is_result_name(name):
+            with contextlib.suppress(ServiceError):
+                found = await service.outputs.share.call(lambda: service.outputs.describe(name))
+        if found is None:
+            return [gr.skip()] * 5
+        made = found.parameters
+        known = service.engine.voice(str(made.get("voice", "")))
+        return [
+            made.get("text", ""),
+            known.id if known else gr.skip(),
+            made.get("speed", 1.0),
+            made.get("seed", 1),
+            next((p.id for p in service.engine.instructs if p.instruct == made.get("instruct")), ""),
+        ]
+
+    def shown(error: ServiceError, chinese: bool) -> Exception:
+        # gradio takes a message for HTML, and it may quote what a user sent.
+        return gr.Error(html.escape(error.text(chinese), quote=False), print_exception=False)
 
     async def accompanied(speaking: Coroutine[Any, Any, Speech], ticket: object) -> Speech:
         """Runs the work of an event; tells its user meanwhile where it stands in the line, as gradio's own
@@ -202,6 +333,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
 
     i18n = gr.I18n(**{"en": _ENGLISH, "zh": _CHINESE, "zh-CN": _CHINESE, "zh-TW": _CHINESE})
     voices = [(f"{v.english} {v.chinese}", v.id) for v in service.engine.voices]
+    instructs = [("—", ""), *((f"{p.chinese} {p.english}", p.id) for p in service.engine.instructs)]
     # SpeechService does the queueing: what waits in gradio's queue could not go to another node.
     speaks = {"queue": settings.enable_queue, "concurrency_limit": None, "show_progress": "minimal"}
 
@@ -223,6 +355,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
                     max_length=settings.max_characters,
                     autofocus=True,
                 )
+                understood = gr.HTML("", elem_id="preview", padding=False)
                 gr.Examples([[line] for line in _EXAMPLES], inputs=[text], label=i18n("examples"))
             with gr.Column(scale=2):
                 voice = gr.Radio(voices, value=service.engine.voices[0].id, label=i18n("voice"))
@@ -236,6 +369,37 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
                     info=i18n("seed_hint"),
                 )
                 dice = gr.Button(i18n("dice"), size="sm")
+                instruct = gr.Dropdown(
+                    instructs,
+                    value="",
+                    label=i18n("instruct"),
+                    info=i18n("instruct_hint"),
+                    allow_custom_value=True,  # an engine that understands words takes others too
+                )
+        with gr.Accordion(i18n("like"), open=False), gr.Row():
+            with gr.Column():
+                recording = gr.Audio(
+                    sources=["upload", "microphone"], type="filepath", label=i18n("recording")
+                )
+                prompt_text = gr.Textbox(
+                    value="",  # so that programs need not send it
+                    label=i18n("prompt_text"),
+                    info=i18n("prompt_text_hint"),
+                    lines=2,
+                    max_length=1000,
+                )
+            with gr.Column():
+                saved = gr.Dropdown(
+                    [("—", "")],
+                    value="",
+                    label=i18n("saved"),
+                    info=i18n("saved_hint"),
+                    allow_custom_value=True,  # the list is each visitor's own
+                )
+                forget = gr.Button(i18n("forget"), size="sm")
+                name = gr.Textbox(label=i18n("name"), max_length=40)
+                shared = gr.Checkbox(label=i18n("shared"))
+                save = gr.Button(i18n("save"), size="sm")
         button = gr.Button(i18n("generate"), variant="primary", size="lg")
         player = Player(
             label="Audio 音频",  # gradio 6.31 translates no label of an Audio
@@ -255,7 +419,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         made = gr.on(
             [button.click, text.submit],
             generate,
-            [text, voice, speed, seed],
+            [text, voice, speed, seed, instruct, saved, recording, prompt_text],
             [player, status],
             api_name="generate",
             **speaks,
@@ -264,6 +428,14 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         made.success(list_results, None, results, api_visibility="private", **lists)
         refresh.click(list_results, None, results, api_name="results", **lists)
         demo.load(list_results, None, results, api_visibility="private", **lists)
+        demo.load(saved_voices, None, saved, api_visibility="private", **lists)
+        fields = [text, voice, speed, seed, instruct]
+        demo.load(once_more, None, fields, api_visibility="private", **lists)
+        understands = {"trigger_mode": "always_last", "api_visibility": "private", **lists}
+        text.change(preview, text, understood, **understands)
+        keeping = [recording, prompt_text, name, shared]
+        save.click(save_voice, keeping, [saved, recording], api_visibility="private", **lists)
+        forget.click(forget_voice, saved, saved, api_visibility="private", **lists)
         dice.click(
             lambda: random.randint(MIN_SEED, MAX_SEED),
             None,
@@ -303,7 +475,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         server_name=settings.host,
         server_port=settings.port,
         theme=theme,
-        css=_CSS,
+        css=_CSS + annotations.CSS,
         i18n=i18n,
         footer_links=["api"],
         run_history=False,
@@ -312,7 +484,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         ssr_mode=False,
         pwa=False,
         show_error=True,
-        max_file_size="1mb",
+        max_file_size=MAX_BYTES,
     )
     # gradio looks into its queue a thousand times a second, which costs a core's tenth on an idle node.
     demo._queue.sleep_when_free = 0.05
@@ -363,11 +535,12 @@ def _render_result(result: Result, now: float, chinese: bool) -> str:
     if wanted.get("speed", 1) != 1:
         facts.append(html.escape(f"×{wanted['speed']}"))
     facts.append(html.escape(f"🎲 {wanted.get('seed', '')}"))
-    download = "下载" if chinese else "Download"
+    download, again = ("下载", "再来一次") if chinese else ("Download", "Again")
     return (
         f'<li><div class="said" title="{said}">{said}</div>'
         f'<audio controls preload="none" src="{address}"></audio>'
         f'<div class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}'
+        f'<a href="/?again={quote(result.name)}">{again}</a>'
         f'<a href="{address}" download="{html.escape(result.name)}">{download}</a></div></li>'
     )
 

@@ -24,7 +24,7 @@ from .wav import Audio
 #: Largest body of a request that brings a recording, in bytes: the recording, its words, and the form around.
 MAX_UPLOAD = MAX_BYTES + (1 << 20)
 #: Where such requests go.
-UPLOAD_PATHS = ("/v1/audio/clone", "/v1/voices")
+UPLOAD_PATHS = ("/v1/audio/clone", "/v1/voices", "/gradio_api/upload")
 
 _SAVED = re.compile(r"[0-9a-f]{32}")
 _AUDIO: dict[int | str, dict[str, Any]] = {

@@ -16,6 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+#: Of the page's event `generate`: no instruction, no saved voice, no recording and no words of it.
+NOTHING_MORE = ("", "", None, "")
+
 APP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(APP))
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import APP, Server, StartServer
+from conftest import APP, NOTHING_MORE, Server, StartServer
 from gradio_client import Client
 
 from cosyvoice_app.metrics import Metrics
@@ -184,7 +184,7 @@ def start_cluster(start_server: StartServer, tmp_path: Path) -> Iterator[StartCl
 def join(http: httpx.Client, session: str, text: str) -> httpx.Response:
     config = http.get("/config").json()
     function = next(d["id"] for d in config["dependencies"] if d["api_name"] == "generate")
-    body = {"data": [text, "auto", 1, 3], "fn_index": function, "session_hash": session}
+    body = {"data": [text, "auto", 1, 3, *NOTHING_MORE], "fn_index": function, "session_hash": session}
     return http.post("/gradio_api/queue/join", json=body)
 
 
@@ -250,7 +250,9 @@ def test_the_simple_api_finds_a_job_on_any_node(start_cluster: StartCluster) -> 
     cluster = start_cluster()
     http = cluster.http()
     for number in range(3):
-        called = http.post("/gradio_api/call/generate", json={"data": [f"simple {number}", "auto", 1, 1]})
+        called = http.post(
+            "/gradio_api/call/generate", json={"data": [f"simple {number}", "auto", 1, 1, *NOTHING_MORE]}
+        )
         event = called.json()["event_id"]
         with http.stream("GET", f"/gradio_api/call/generate/{event}") as stream:
             assert "event: complete" in list(stream.iter_lines())
@@ -273,7 +275,7 @@ def test_an_upload_is_there_on_every_node(start_cluster: StartCluster) -> None:
     second = http.post("/gradio_api/upload?upload_id=abc", files={"files": ("b.wav", sound, "audio/wav")})
     path = second.json()[0]
     other = next(n for n in range(3) if not list(uploads_of(cluster.folder, n).glob("*/b.wav")))
-    body = {"data": [{"path": path}, "auto", 1, 1], "session_hash": owned_by(cluster, other)}
+    body = {"data": [{"path": path}, "auto", 1, 1, *NOTHING_MORE], "session_hash": owned_by(cluster, other)}
     cluster.nodes[other].http.post("/gradio_api/call/generate", json=body)
     assert len(list(uploads_of(cluster.folder, other).glob("*/b.wav"))) == 1
     # The progress of an upload that never begins ends by itself, wherever it is asked for.

@@ -22,8 +22,8 @@ from pathlib import Path
 import httpx
 import pytest
 import soundfile
-from conftest import APP, Server, StartServer, free_port
-from gradio_client import Client
+from conftest import APP, NOTHING_MORE, Server, StartServer, free_port
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 
@@ -163,7 +163,7 @@ def test_bodies_that_are_no_requests(server: Server) -> None:
 
     chunked = server.http.post("/v1/audio/speech", content=drip(), headers=headers)
     assert (chunked.status_code, problem(chunked)["code"]) == (413, "request_too_large")
-    upload = server.http.post("/gradio_api/upload", content=b"x" * (2 << 20))
+    upload = server.http.post("/gradio_api/upload", content=b"x" * (12 << 20))
     assert upload.status_code == 413
     assert server.http.get("/v1/nothing").status_code == 404
     assert problem(server.http.get("/v1/audio/speech"))["message"].endswith("Method Not Allowed")
@@ -236,6 +236,29 @@ def test_the_real_gradio_client_speaks(server: Server) -> None:
     assert "rs-1" in status
 
 
+def test_the_page_speaks_like_a_recording_and_as_it_is_told(server: Server, tmp_path: Path) -> None:
+    voice = tmp_path / "voice.wav"
+    subprocess.run(
+        ["espeak-ng", "-w", voice, "This is the voice to speak like, for some seconds."], check=True
+    )
+    client = connect(server)
+
+    def say(*more: object) -> str:
+        path, _ = client.predict("Say it like this.", "auto", 1.0, 1, *more, api_name="/generate")
+        assert heard(Path(path).read_bytes()) > 0.3
+        return Path(path).name
+
+    plain = say()
+    told = say("fast")
+    cloned = say("", "", handle_file(voice), "This is the voice to speak like, for some seconds.")
+    listened = say("", "", handle_file(voice))
+    assert len({plain, told, cloned, listened}) == 4
+    with pytest.raises(AppError, match="no voice"):
+        say("", "0" * 32)
+    page = server.http.get(f"/?again={told}")
+    assert page.status_code == 200
+
+
 def test_the_page_tells_what_is_wrong(server: Server) -> None:
     with pytest.raises(AppError, match="nothing to say"):
         connect(server).predict("", "auto", 1.0, 1, api_name="/generate")
@@ -248,7 +271,11 @@ def test_the_page_tells_what_is_wrong(server: Server) -> None:
 def test_events_come_as_a_stream_with_the_nodes_name(server: Server) -> None:
     config = server.http.get("/config").json()
     function = next(d["id"] for d in config["dependencies"] if d["api_name"] == "generate")
-    body = {"data": ["stream me", "auto", 1, 3], "fn_index": function, "session_hash": "abc123"}
+    body = {
+        "data": ["stream me", "auto", 1, 3, *NOTHING_MORE],
+        "fn_index": function,
+        "session_hash": "abc123",
+    }
     joined = server.http.post("/gradio_api/queue/join", json=body)
     assert joined.status_code == 200, joined.text
     seen = []
