@@ -36,10 +36,17 @@ export class OutputsShare extends pulumi.ComponentResource {
     const server: pulumi.Resource[] = [];
     if (storage) {
       const programs = applier(`${name}-applier`, storage, [], parent);
-      const installed = layer(`${name}-server`, storage, "outputs-server", serverContent(config), {
-        ...parent,
-        dependsOn: [programs],
-      });
+      // They take longest, and wait for nobody.
+      const installed = layer(
+        `${name}-packages`,
+        storage,
+        "outputs-packages",
+        { packages: PACKAGES },
+        {
+          ...parent,
+          dependsOn: [programs],
+        },
+      );
       // A real server that leaves needs its share until it has finished what it does.
       const content = afterwards(args.directors, () => exportContent(config));
       server.push(
@@ -60,24 +67,23 @@ export class OutputsShare extends pulumi.ComponentResource {
   }
 }
 
-function serverContent({ storage, service }: ClusterConfig): LayerContent {
+/** Of the storage machine. */
+const PACKAGES = ["nfs-kernel-server"];
+
+function exportContent(config: ClusterConfig): LayerContent {
+  const { storage, service } = config;
   if (storage.kind !== "machine") throw new Error("an existing export needs no storage machine");
   return {
-    packages: ["nfs-kernel-server"],
+    packages: PACKAGES,
     users: [{ name: service.user, uid: service.uid, home: "/nonexistent" }],
     directories: { [storage.path]: { mode: "0755", owner: `${service.user}:${service.user}` } },
     files: {
       [paths.nfsServerConfig]: rootFile(renderNfsServerConfig(), {
         notify: ["restart:nfs-kernel-server.service"],
       }),
+      [paths.exports]: rootFile(renderExports(config), { notify: ["run:exportfs -ra"] }),
     },
     units: { "nfs-kernel-server.service": { enabled: true, started: true } },
-  };
-}
-
-function exportContent(config: ClusterConfig): LayerContent {
-  return {
-    files: { [paths.exports]: rootFile(renderExports(config), { notify: ["run:exportfs -ra"] }) },
     onRemove: ["exportfs -ra || true"],
   };
 }

@@ -688,7 +688,7 @@ export const secrets = {
     text: "The password of `vrrp.authentication: PASS`, 1 to 8 characters (keepalived ignores what is longer).",
   },
   peerKey: {
-    text: "The key by which the real servers know each other (see `service.peers`), 32 to 128 letters, digits or . _ + / = -, such as `openssl rand -hex 32` prints. To change it without a gap: set `NEW,OLD`, deploy, set `NEW`, deploy. A change restarts nothing.",
+    text: "The key by which the real servers know each other (see `service.peers`), 32 to 128 letters, digits or . _ + / = -, such as `openssl rand -hex 32` prints. To change it without a gap: set `OLD,NEW`, deploy, set `NEW,OLD`, deploy, set `NEW`, deploy: the first is signed with, both are taken. A change restarts nothing.",
   },
   sshPrivateKey: {
     text: "Private key to log in with, as text. Instead of `ssh.privateKeyFile`, for pipelines that have no file.",

@@ -161,7 +161,12 @@ class HandOver:
             outcome = "ok" if answer.status_code == 200 else "refused"
             if outcome == "ok":
                 return data, dict(answer.headers)
-            log.warning("%s did not do a job: %d %s", turn.peer.name, answer.status_code, data[:300].decode())
+            log.warning(
+                "%s did not do a job: %d %s",
+                turn.peer.name,
+                answer.status_code,
+                data[:300].decode(errors="replace"),
+            )
         except (PeerError, TimeoutError, httpx.TransportError) as error:
             outcome = "lost"
             log.warning("%s was lost with a job: %s", turn.peer.name, error or type(error).__name__)

@@ -303,7 +303,7 @@ class Front:
 
         languages = headers.get(b"accept-language", b"").decode("latin-1")
         upload = scope["method"] == "POST" and scope["path"] in UPLOAD_PATHS
-        most = MAX_PEER_BODY if caller is not None else MAX_UPLOAD if upload else MAX_BODY
+        most = MAX_UPLOAD if upload else MAX_PEER_BODY if caller is not None else MAX_BODY
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > most:
             await error_response(_too_large(int(length), most), languages)(scope, receive, send_named)

@@ -59,7 +59,8 @@ class Line(Generic[T]):
         self, *, job: bool = False, movable: bool = False, first: bool = False, ticket: object = None
     ) -> HomeTurn | T:
         """Waits until it is one's turn. first: before all who wait. Cancelling leaves the line."""
-        if not self._held and not self._waiters:
+        # One whose task was cancelled a moment ago is still in the line, and nobody will call it.
+        if not self._held and all(waiter.called.done() for waiter in self._waiters):
             self._held = True
             return HomeTurn(self)
         waiter = _Waiter(asyncio.get_running_loop().create_future(), job, movable, ticket)
@@ -89,7 +90,6 @@ class Line(Generic[T]):
 
     def _call(self, turn: Any, movable_only: bool = False) -> bool:
         for waiter in self._waiters:
-            # One whose task was cancelled a moment ago is still in the line.
             if not waiter.called.done() and (waiter.movable or not movable_only):
                 self._waiters.remove(waiter)
                 waiter.called.set_result(turn)

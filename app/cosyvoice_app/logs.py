@@ -89,8 +89,8 @@ ACCESS = (
     "seconds",
 )
 
-#: Not logged unless COSYVOICE_LOG_HEALTH=1: the directors ask twice a second each.
-HEALTH_PATHS = ("/healthz", "/readyz", "/metrics")
+#: Not logged unless COSYVOICE_LOG_HEALTH=1: directors and nodes ask every second or two, each of them.
+HEALTH_PATHS = ("/healthz", "/readyz", "/metrics", "/peer/condition", "/peer/turn", "/peer/release")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 

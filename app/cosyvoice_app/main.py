@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
@@ -41,6 +42,8 @@ log = logging.getLogger("cosyvoice")
 _SWEEP_EVERY = 600.0
 # How often the share is asked whether it is there, in seconds.
 _PROBE_EVERY = 10.0
+# How long an upload stays, in seconds: an open page may name it again.
+_UPLOADS_KEPT = 86_400.0
 # How long the last open connections (event streams of open pages) get once nothing is left to do, in seconds.
 _LINGER = 2
 
@@ -256,6 +259,7 @@ class _Service:
             if time.monotonic() - swept > _SWEEP_EVERY:
                 swept = time.monotonic()
                 await self._speech.history.sweep()
+                await asyncio.to_thread(remove_old_uploads, self._settings.uploads)
             before = self._outputs.problem
             await self._outputs.probe()
             now = self._outputs.problem
@@ -281,6 +285,19 @@ class _Service:
             await asyncio.sleep(0.1)
         if self._busy:
             log.warning("stopping after %g s although requests are not finished", self._settings.drain_limit)
+
+
+def remove_old_uploads(directory: Path) -> None:
+    """Removes recordings and whatever else was uploaded to this node, or fetched by it, a day ago or longer:
+    voices of people, which nobody needs any more. In a thread.
+    """
+    now = time.time()
+    for folder, folders, files in os.walk(directory, topdown=False):
+        for name in (*files, *folders):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):  # a folder that is not empty, or a file that has just gone
+                if now - os.lstat(path).st_mtime > _UPLOADS_KEPT:
+                    (os.unlink if name in files else os.rmdir)(path)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -282,6 +282,8 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             return [gr.skip()] * 5
         made = found.parameters
         known = service.engine.voice(str(made.get("voice", "")))
+        if known is not None and known.id not in {id_ for _, id_ in voices}:
+            known = None  # the model brought it after this page had been made
         return [
             made.get("text", ""),
             known.id if known else gr.skip(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Body, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -63,11 +64,11 @@ def create_peer_api(service: SpeechService, sessions: Sessions) -> FastAPI:
             raise NotReady("the turn was not used in time", zh="未在规定时间内使用该轮次")
         try:
             wanted = from_json(SpeechRequest, job)
-        except ServiceError:
+        except BaseException:
             held.release()
             raise
         made = await until_gone(request, service.speak_for(wanted, held, name=name))
-        headers = {"X-Result-Voice": made.voice}
+        headers = {"X-Result-Voice": quote(made.voice)}
         return Response(made.data, media_type="audio/wav", headers=headers)
 
     return api

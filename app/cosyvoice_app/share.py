@@ -101,7 +101,7 @@ class Share:
         every few seconds that tries again, until one of any age is answered. late: called, in a thread, with
         a result that nobody waits for any more.
         """
-        await self._thread_free()
+        await self.thread_free()
         now = time.monotonic()
         if self._running >= self._most_threads or (self._silent and now < self._next_trial):
             raise self._unavailable("does not answer", "没有应答", _SERVER_DOWN, _NotTried)
@@ -167,7 +167,7 @@ class Share:
         self.problem = None
         return value
 
-    async def _thread_free(self) -> None:
+    async def thread_free(self) -> None:
         """Waits, within the time limit, while all threads work on a share that answers: many requests at one
         moment are no fault of it.
         """
@@ -244,6 +244,11 @@ class Pending:
             finally:
                 os.close(directory)
 
+        try:
+            await self._share.thread_free()
+        except asyncio.CancelledError:
+            _aside(lambda: _drop(self._handle, self._temporary))
+            raise
         try:
             await self._share.call(work, extra=len(data) / _SLOWEST)
         except _NotTried:

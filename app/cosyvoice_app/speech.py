@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from . import annotations, logs
 from . import text as texts
@@ -567,4 +568,4 @@ def _cleaned(said: str, param: str, limit: int) -> str:
 def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:
     """What another node has made and kept."""
     seconds = read_summary(io.BytesIO(data))[0]
-    return Speech(name, data, seconds, False, headers.get("x-result-voice", ""))
+    return Speech(name, data, seconds, False, unquote(headers.get("x-result-voice", "")))

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .disconnect import until_gone
 from .engines import Mode, Prompt, SpeechRequest
-from .errors import BadRequest
+from .errors import BadRequest, OutputsUnavailable
 from .formats import MEDIA_TYPES, StreamEncoder, check_format, encode
 from .history import owner_of
 from .prompts import MAX_BYTES, read_prompt
@@ -128,7 +129,10 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             {"id": v.id, "name": v.english, "name_zh": v.chinese, "aliases": list(v.aliases), "saved": False}
             for v in service.engine.voices
         ]
-        saved = [{**voice.as_json(owner), "saved": True} for voice in await service.voices.list(owner)]
+        try:
+            saved = [{**voice.as_json(owner), "saved": True} for voice in await service.voices.list(owner)]
+        except OutputsUnavailable:
+            saved = []  # the engine's can be used all the same
         return {"object": "list", "data": own + saved}
 
     @api.post("/v1/voices", summary="Save the voice of a recording", status_code=201)
@@ -199,7 +203,7 @@ async def _answer(
     encoded = await asyncio.to_thread(encode, made.data, format)
     headers = {
         **_headers(made.name, format),
-        "X-Result-Voice": made.voice,
+        "X-Result-Voice": quote(made.voice),  # a model may have voices with Chinese names
         "X-Result-Seconds": f"{made.seconds:.3f}",
         "X-Cache": "hit" if made.cached else "miss",
     }

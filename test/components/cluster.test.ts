@@ -39,9 +39,9 @@ describe("Cluster", () => {
       `${COMMAND} c-director-2-director`,
       `${COMMAND} c-outputs-applier`,
       `${COMMAND} c-outputs-export`,
+      `${COMMAND} c-outputs-packages`,
       `${COMMAND} c-outputs-rs-1`,
       `${COMMAND} c-outputs-rs-2`,
-      `${COMMAND} c-outputs-server`,
       `${COMMAND} c-rs-1-applier`,
       `${COMMAND} c-rs-1-real-server`,
       `${COMMAND} c-rs-2-applier`,
@@ -176,7 +176,7 @@ describe("Cluster", () => {
     const directors = names.flatMap((name, index) => (slow.test(name) ? [index] : []));
     assert.equal(directors.length, 2);
     assert.ok(names.indexOf("c-outputs-export") > Math.max(...directors));
-    assert.ok(names.indexOf("c-outputs-server") < Math.min(...directors), "its packages do not wait");
+    assert.ok(names.indexOf("c-outputs-packages") < Math.min(...directors), "its packages do not wait");
   });
 
   it("changes a node that serves in its turn, with its queue drained", async () => {

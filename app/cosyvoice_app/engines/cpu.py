@@ -117,7 +117,8 @@ class CpuEngine(Engine):
                 param="voice",
             )
         parameters = {
-            "engine": f"cpu espeak-ng {self._version}",
+            # The number goes up when the same request comes to sound otherwise.
+            "engine": f"cpu 2 espeak-ng {self._version}",
             "text": request.text,
             "voice": language,
             "speed": round(request.speed, 3),
