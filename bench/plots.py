@@ -36,7 +36,8 @@ def save(figure, result, directory, name):
 
 def bars(axes, names, series, unit):
     """Horizontal bars of medians with the range as a whisker; series by name."""
-    medians = [statistics.median(series[name]) for name in names]
+    # As in the tables: a value that was measured.
+    medians = [statistics.median_low(series[name]) for name in names]
     low = [m - min(series[name]) for m, name in zip(medians, names)]
     high = [max(series[name]) - m for m, name in zip(medians, names)]
     colours = [OURS if name.startswith("lvs") else GREY if name == "direct" else CLASSIC for name in names]

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from "node:fs/promises";
-import type { BenchmarkName } from "./benchmarks";
+import { type BenchmarkName, benchmarkNames } from "./benchmarks";
 import { number, quantile, type Result, type Row } from "./results";
 
 /** A result as Markdown tables. */
@@ -13,7 +13,10 @@ export function markdown(result: Result): string {
 /** Puts the results' tables between the document's marks `<!-- begin NAME -->` and `<!-- end NAME -->`. */
 export async function writeDocument(path: string, results: readonly Result[]): Promise<void> {
   let text = await readFile(path, "utf8");
-  const parts: [string, string][] = results.map((result) => [result.name, markdown(result)]);
+  const parts = benchmarkNames.map((name) => {
+    const result = results.find((found) => found.name === name);
+    return [name, result ? markdown(result) : `Not measured yet: \`scripts/bench ${name}\`.`] as const;
+  });
   for (const [name, part] of [...parts, ["goals", goals(results)] as const]) {
     const [begin, end] = [`<!-- begin ${name} -->`, `<!-- end ${name} -->`];
     const from = text.indexOf(begin);

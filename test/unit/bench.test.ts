@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { benchmarkNames } from "../../bench/benchmarks";
 import { quantile, type Result, readResult, writeResult } from "../../bench/results";
 import { goals, markdown, writeDocument } from "../../bench/tables";
 import { clusterSpec } from "../../bench/texts";
@@ -95,13 +96,21 @@ describe("the benchmark", () => {
       assert.equal(await readResult(directory, "calm"), undefined);
       const path = join(directory, "document.md");
       const marks = (name: string) => `<!-- begin ${name} -->\nold\n<!-- end ${name} -->`;
-      await writeFile(path, `before\n${marks("outages")}\nbetween\n${marks("goals")}\nafter\n`);
+      const others = benchmarkNames.filter((name) => name !== "outages").map(marks);
+      await writeFile(
+        path,
+        `before\n${marks("outages")}\nbetween\n${marks("goals")}\nafter\n${others.join("\n")}\n`,
+      );
       await writeDocument(path, [result]);
       const text = await readFile(path, "utf8");
       assert.ok(!text.includes("old"));
-      assert.match(text, /^before\n<!-- begin outages -->[\s\S]*262[\s\S]*\nbetween\n[\s\S]*\nafter\n$/);
+      assert.match(text, /^before\n<!-- begin outages -->[\s\S]*262[\s\S]*\nbetween\n[\s\S]*\nafter\n/);
+      assert.match(
+        text,
+        /<!-- begin calm -->\n\nNot measured yet: `scripts\/bench calm`\.\n\n<!-- end calm -->/,
+      );
       await writeFile(path, "no marks\n");
-      await assert.rejects(writeDocument(path, [result]), /no marks "<!-- begin outages -->"/);
+      await assert.rejects(writeDocument(path, [result]), /no marks "<!-- begin throughput -->"/);
     } finally {
       await rm(directory, { recursive: true, force: true });
     }
