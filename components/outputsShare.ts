@@ -10,7 +10,7 @@ import {
 import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
-import { afterwards, applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, made, stamp } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface OutputsShareArgs {
@@ -48,7 +48,7 @@ export class OutputsShare extends pulumi.ComponentResource {
         },
       );
       // A real server that leaves needs its share until it has finished what it does.
-      const content = afterwards(args.directors, () => exportContent(config));
+      const content = made(args.directors).then(() => exportContent(config));
       server.push(
         layer(`${name}-export`, storage, "outputs-export", content, { ...parent, dependsOn: [installed] }),
       );

@@ -12,7 +12,7 @@ import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
 import type { Release } from "./release";
-import { afterwards, copy, type LayerContent, layer, PROGRAMS } from "./remote/layer";
+import { copy, type LayerContent, layer, made, PROGRAMS } from "./remote/layer";
 import { rootFile, rootProgram } from "./remote/manifest";
 
 const HOME = "/opt/cosyvoice";
@@ -74,9 +74,10 @@ export class SpeechService extends pulumi.ComponentResource {
       this.keyOf(`${name}-${machine.name}-key`, machine, args, staged[index]),
     );
 
+    const everywhere = made(staged);
     const activations = args.realServers.map(({ machine }, index) => {
       const mount = args.mounts.get(machine.name);
-      const content = afterwards(staged, () => activateContent(config, active, machine.name));
+      const content = everywhere.then(() => activateContent(config, active, machine.name));
       return layer(`${name}-${machine.name}`, machine, "service", content, {
         ...parent,
         dependsOn: [staged[index], keys[index], mount].filter((before) => before !== undefined),

@@ -149,14 +149,12 @@ export function layer(
 }
 
 /**
- * A layer's content that is waited for until resources have been made or changed. Waited for, and not depended on: a
- * dependency would tie this machine's removal to that of all the others, of which one may be off, and grow with the square.
+ * Until resources have been made or changed. For what is to be waited for and not depended on: a dependency would tie a
+ * machine's removal to that of all the others, of which one may be off, and grow with the square. Call it once for all who
+ * wait, or this does too.
  */
-export function afterwards(
-  before: readonly pulumi.Resource[],
-  content: () => LayerContent,
-): Promise<LayerContent> {
-  return Promise.all(before.map(({ urn }) => new Promise((done) => urn.apply(done)))).then(content);
+export async function made(resources: readonly pulumi.Resource[]): Promise<void> {
+  await Promise.all(resources.map(({ urn }) => new Promise((done) => urn.apply(done))));
 }
 
 function isPlain(content: pulumi.Input<LayerContent>): content is LayerContent {
