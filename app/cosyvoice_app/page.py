@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from fastapi import FastAPI
 
 from . import __version__, annotations, logs
-from .engines import Mode, Prompt
+from .engines import Prompt, mode_for
 from .errors import BadRequest, ServiceError, speaks_chinese
 from .history import owner_of
 from .outputs import Result, is_result_name
@@ -186,17 +186,12 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             if seed is None or speed is None or seed != int(seed):
                 raise BadRequest("seed and speed must be numbers", zh="种子和语速必须是数字")
             prompt, words = await voice_to_speak_like(saved or "", recording, prompt_text, request)
-            mode: Mode = "voice"
-            if instruct:
-                mode = "instruct"
-            elif recording:
-                mode = "clone" if words else "cross_lingual"
             wanted = service.check(
                 text=text or "",
                 voice="auto" if prompt else voice or "auto",
                 speed=speed,
                 seed=int(seed),
-                mode=mode,
+                mode=mode_for(instruct=instruct or "", recorded=bool(recording), words=words),
                 prompt=prompt,
                 prompt_text=words,
                 instruct=instruct or "",
@@ -225,8 +220,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             read = await read_prompt(data, name=Path(recording).name)
             return Prompt(read.digest, read.wav), prompt_text.strip()
         if saved:
-            found, wav = await service.voices.read(saved, owner_of(request.headers))
-            return Prompt(found.digest, wav), found.text
+            return await service.saved_voice(saved, owner_of(request.headers))
         return None, ""
 
     def preview(text: str, request: gr.Request) -> str:

@@ -276,6 +276,11 @@ class SpeechService:
                 task.cancel()
                 await asyncio.wait({task})
 
+    async def saved_voice(self, id_: str, owner: str) -> tuple[Prompt, str]:
+        """Recording of a saved voice, and what is said in it. Raises NotFound, OutputsUnavailable."""
+        saved, wav = await self.voices.read(id_, owner)
+        return Prompt(saved.digest, wav), saved.text
+
     def name(self, request: SpeechRequest) -> str:
         """File name that the result of this request has or will have. Raises BadRequest."""
         return result_name(self.engine.plan(request).parameters)

@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from .disconnect import until_gone
-from .engines import Mode, Prompt, SpeechRequest
+from .engines import Prompt, SpeechRequest, mode_for
 from .errors import BadRequest, OutputsUnavailable
 from .formats import MEDIA_TYPES, StreamEncoder, check_format, encode
 from .history import owner_of
@@ -67,7 +67,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             voice="auto" if prompt else body.voice,
             speed=body.speed,
             seed=body.seed,
-            mode="instruct" if instruct else "voice",
+            mode=mode_for(instruct=instruct, recorded=False, words=words),
             prompt=prompt,
             prompt_text=words,
             instruct=instruct,
@@ -99,13 +99,12 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
     ) -> Response:
         format = check_format(response_format)
         read = await until_gone(request, read_prompt(await prompt.read(), name=prompt.filename or ""))
-        chosen: Mode = mode or ("instruct" if instructions else "clone" if prompt_text else "cross_lingual")
         wanted = service.check(
             text=input,
             voice="auto",
             speed=speed,
             seed=seed,
-            mode=chosen,
+            mode=mode or mode_for(instruct=instructions, recorded=True, words=prompt_text),
             prompt=Prompt(read.digest, read.wav),
             prompt_text=prompt_text,
             instruct=instructions,
@@ -171,8 +170,7 @@ async def _saved(service: SpeechService, voice: str, owner: str) -> tuple[Prompt
     """Recording and words of a saved voice; None for one of the engine's. Raises NotFound."""
     if not _SAVED.fullmatch(voice):
         return None, ""
-    saved, wav = await service.voices.read(voice, owner)
-    return Prompt(saved.digest, wav), saved.text
+    return await service.saved_voice(voice, owner)
 
 
 def _understood(service: SpeechService, instructions: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from .base import MODES, Engine, Mode, Plan, Preset, Prompt, SpeechRequest, Voice
+from .base import MODES, Engine, Mode, Plan, Preset, Prompt, SpeechRequest, Voice, mode_for
 
 #: COSYVOICE_ENGINE -> module and class.
 REGISTRY: dict[str, tuple[str, str]] = {
@@ -32,4 +32,5 @@ __all__ = [
     "SpeechRequest",
     "Voice",
     "create_engine",
+    "mode_for",
 ]

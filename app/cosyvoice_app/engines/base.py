@@ -25,6 +25,17 @@ _CHINESE_MODES = {
 }
 
 
+def mode_for(*, instruct: str, recorded: bool, words: str) -> Mode:
+    """The mode that a request calls for by what it brings. recorded: a recording came with it, and words are
+    those that are said in it.
+    """
+    if instruct:
+        return "instruct"
+    if recorded:
+        return "clone" if words else "cross_lingual"
+    return "voice"
+
+
 @dataclass(frozen=True)
 class Voice:
     """A voice that users may choose. aliases: other names that the API takes for it."""
