@@ -127,11 +127,11 @@ _CSS = """
   overflow: hidden; line-height: 1.45; min-height: 2.9em; overflow-wrap: anywhere; }
 #results .facts { font-size: .8rem; color: var(--body-text-color-subdued); display: flex; gap: .35rem .8rem;
   flex-wrap: wrap; }
-#results .facts a { margin-left: auto; color: var(--primary-600); text-decoration: none; }
+#results .facts .links { margin-left: auto; display: flex; gap: .8rem; }
+#results .facts a { color: var(--primary-600); text-decoration: none; }
 .dark #results .facts a { color: var(--primary-300); }
 #results audio { width: 100%; height: 34px; }
 .dark #results audio { color-scheme: dark; }
-#results .facts a + a { margin-left: 0; }
 #preview:empty, #preview:has(.prose:empty) { display: none; }
 #results .none { color: var(--body-text-color-subdued); padding: 1rem 0; }
 """
@@ -536,8 +536,8 @@ def _render_result(result: Result, now: float, chinese: bool) -> str:
         f'<li><div class="said" title="{said}">{said}</div>'
         f'<audio controls preload="none" src="{address}"></audio>'
         f'<div class="facts">{"".join(f"<span>{fact}</span>" for fact in facts)}'
-        f'<a href="/?again={quote(result.name)}">{again}</a>'
-        f'<a href="{address}" download="{html.escape(result.name)}">{download}</a></div></li>'
+        f'<span class="links"><a href="/?again={quote(result.name)}">{again}</a>'
+        f'<a href="{address}" download="{html.escape(result.name)}">{download}</a></span></div></li>'
     )
 
 
