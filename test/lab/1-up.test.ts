@@ -1,8 +1,17 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { execa } from "execa";
-import { repository } from "../../scripts/lib/paths";
-import { ask, DIRECTORS, holder, inside, lab, ownLab, REAL_SERVERS, script, untilWell, VIP } from "./bench";
+import {
+  ask,
+  DIRECTORS,
+  holder,
+  inside,
+  lab,
+  ownLab,
+  REAL_SERVERS,
+  script,
+  untilWell,
+  up,
+  VIP,
+} from "./bench";
 
 let url = "";
 
@@ -48,29 +57,6 @@ describe("a cluster in a box", () => {
       ...Array.from({ length: 5000 }, (_, i) => Math.abs(wav.readInt16LE(2000 + 2 * i))),
     );
     assert.ok(loudest > 500, `the loudest sample is ${loudest}`);
-  });
-
-  it("shows its page to a real browser", async () => {
-    const { stdout } = await execa("chromium", [
-      ...["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
-      ...["--disable-component-update", "--disable-sync", "--disable-quic", "--virtual-time-budget=120000"],
-      ...["--timeout=120000", "--dump-dom", url],
-    ]);
-    assert.match(stdout, /<textarea/, "the page has its text box");
-    assert.match(stdout, /<button/, "and a button");
-  });
-
-  it("answers the real Gradio client, call after call", async () => {
-    const program = [
-      "import sys",
-      "from gradio_client import Client",
-      "client = Client(sys.argv[1], verbose=False)",
-      "for seed in range(1, 5):",
-      "    path, status = client.predict('One sentence more.', 'auto', 1.0, seed, api_name='/generate')",
-      "    assert open(path, 'rb').read(4) == b'RIFF', path",
-      "    print(status)",
-    ].join("\n");
-    await execa(join(repository, "app/test"), ["--python", "-c", program, url], { stdin: "ignore" });
   });
 
   it("has three real servers in the kernel of the director, by direct routing", async () => {
@@ -142,14 +128,7 @@ describe("a cluster in a box", () => {
   });
 
   it("changes nothing when it is deployed again", async () => {
-    const { exitCode, output } = await script(
-      "lab",
-      "pulumi",
-      "up",
-      "--yes",
-      "--skip-preview",
-      "--non-interactive",
-    );
+    const { exitCode, output } = await up();
     assert.equal(exitCode, 0);
     assert.match(output, /Resources:\s+\d+ unchanged/);
   });

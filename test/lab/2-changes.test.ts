@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
-import { ask, holder, inside, lab, script, untilWell, VIP, withSettings } from "./bench";
+import { ask, holder, inside, lab, script, untilWell, up, VIP, withSettings } from "./bench";
 
-const up = () => script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
 const preview = () => script("lab", "pulumi", "preview", "--diff", "--non-interactive");
 
 describe("a change", () => {

@@ -70,6 +70,11 @@ export async function holder(): Promise<string> {
   return one;
 }
 
+/** Deploys the lab's stack as it is now. */
+export function up(): Promise<Outcome> {
+  return script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
+}
+
 /** Asks for a sentence from the client machine, from one of its addresses; which node spoke, or curl's exit code. */
 export async function ask(source: string, seconds = 15): Promise<string> {
   const body = JSON.stringify({ model: "cosyvoice", input: "One more." });
@@ -106,15 +111,25 @@ export async function untilWell(seconds: number): Promise<void> {
   }
 }
 
-/**
- * Sets values of the lab's stack for a while, as `pulumi config set --path` would; then the file is what it was.
- *
- * @param settings by path below the project's namespace, such as `vrrp.advertInterval`; undefined takes a key out.
- */
+/** Sets values of the lab's stack for a while; then the file is what it was. Takes what {@link applySettings} takes. */
 export async function withSettings(
   settings: Record<string, unknown>,
   work: () => Promise<void>,
 ): Promise<void> {
+  await applySettings(settings);
+  try {
+    await work();
+  } finally {
+    await restoreSettings();
+  }
+}
+
+/**
+ * Sets values of the lab's stack, as `pulumi config set --path` would, until {@link restoreSettings}.
+ *
+ * @param settings by path below the project's namespace, such as `vrrp.advertInterval`; undefined takes a key out.
+ */
+export async function applySettings(settings: Record<string, unknown>): Promise<void> {
   const { configFile } = new LabStack(lab);
   const document = parseDocument(await readFile(configFile, "utf8"));
   for (const [path, value] of Object.entries(settings)) {
@@ -129,14 +144,9 @@ export async function withSettings(
   }
   await copyFile(configFile, beside(configFile));
   await writeFile(configFile, document.toString());
-  try {
-    await work();
-  } finally {
-    await restoreSettings();
-  }
 }
 
-/** Takes back what a run that was killed had set. */
+/** Takes back what was set, also by a run that was killed. */
 export async function restoreSettings(): Promise<void> {
   const { configFile } = new LabStack(lab);
   if (existsSync(beside(configFile))) await rename(beside(configFile), configFile);
