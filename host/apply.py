@@ -59,6 +59,9 @@ Promises:
   - A foreign file in the place of one of ours is kept (/var/lib/cosyvoice-lvs/originals/LAYER) and comes back
     on removal.
 
+`compare` changes nothing. It prints, as a JSON list, what on the machine is not as the manifest on standard
+input says: [{"what", "wanted", "found"}]. Programs of the manifest are not run, but for each step's `unless`.
+
 Exit status: 0 done; 1 failed (the message says which step, why, and what to do); 2 wrong call or wrong
 manifest.
 
@@ -348,7 +351,28 @@ class Machine:
         with open(self.at(sysctl_path(key)), "wb", buffering=0) as file:
             file.write(value.encode() + b"\n")
 
-    # -- units
+    # -- packages, modules, units
+
+    def missing_packages(self, names):
+        if not names:
+            return []
+        query = ["dpkg-query", "-W", "-f", "${Package}\t${db:Status-Status}\n", "--", *names]
+        lines = self.run(query, 60)[1].splitlines()
+        installed = {line.split("\t")[0] for line in lines if line.endswith("\tinstalled")}
+        return [name for name in names if name not in installed]
+
+    def missing_modules(self, names):
+        # Containers see no /sys/module, and /proc/modules lacks what is built in.
+        try:
+            loaded = {line.split(b" ")[0].decode() for line in self.read("/proc/modules").splitlines()}
+        except FileNotFoundError:
+            loaded = set()
+        return [
+            name
+            for name in names
+            if name.replace("-", "_") not in loaded
+            and not os.path.isdir(self.at("/sys/module/" + name.replace("-", "_")))
+        ]
 
     def units(self, names):
         """State of units by name, one systemctl call for all."""
@@ -1019,12 +1043,7 @@ class Apply(Layer):
 
     def install_packages(self):
         self.step = "install packages"
-        if not self.m["packages"]:
-            return
-        query = ["dpkg-query", "-W", "-f", "${Package}\t${db:Status-Status}\n", "--"] + self.m["packages"]
-        lines = self.machine.run(query, 60)[1].splitlines()
-        installed = {line.split("\t")[0] for line in lines if line.endswith("\tinstalled")}
-        missing = [p for p in self.m["packages"] if p not in installed]
+        missing = self.machine.missing_packages(self.m["packages"])
         if not missing:
             return
         self.intend()
@@ -1273,11 +1292,7 @@ class Apply(Layer):
 
     def load_modules(self):
         self.step = "load kernel modules"
-        missing = [
-            n
-            for n in self.m["modules"]
-            if not os.path.isdir(self.machine.at("/sys/module/" + n.replace("-", "_")))
-        ]
+        missing = self.machine.missing_modules(self.m["modules"])
         if missing:
             code, text = self.machine.run(["modprobe", "-a", "--", *missing], 60)
             if code:
@@ -1824,6 +1839,99 @@ class Remove(Layer):
             units -= set(names)
 
 
+class Compare(Layer):
+    """What is not as a manifest says. It changes nothing."""
+
+    def __init__(self, machine, manifest):
+        super().__init__(machine, manifest["layer"])
+        self.m = manifest
+        self.found = []
+
+    def differs(self, what, wanted, found):
+        self.found.append({"what": what, "wanted": wanted, "found": found})
+
+    def run(self):
+        """The differences, in the order in which `apply` would mend them."""
+        m, machine = self.m, self.machine
+        if self.record is None:
+            self.differs("the layer", "applied", "it was never applied here, or has been removed")
+        elif self.record.get("transaction"):
+            self.differs("the layer", "applied to its end", "a change was begun and has not ended")
+        for name in machine.missing_packages(m["packages"]):
+            self.differs("package " + name, "installed", "missing")
+        for user in m["users"]:
+            number = machine.number("/etc/passwd", user["name"])
+            if number != user["uid"]:
+                found = "missing" if number is None else f"number {number}"
+                self.differs("user " + user["name"], "number {}".format(user["uid"]), found)
+        mounts = machine.mount_points()
+        for path, entry in m["directories"].items():
+            if path not in mounts:
+                self.compare_path(path, "directory", entry)
+        for path, entry in {**m["files"], **implied_files(m)}.items():
+            if self.compare_path(path, "file", entry):
+                self.compare_content(path, entry["content"])
+        for name in machine.missing_modules(m["modules"]):
+            self.differs("kernel module " + name, "loaded", "missing")
+        for key, value in m["sysctls"].items():
+            now, value = machine.sysctl(key), " ".join(value.split())
+            if now != value:
+                self.differs("sysctl " + key, value, "this kernel has no such key" if now is None else now)
+        for step in m["steps"]:
+            if "unless" in step and machine.shell(step["unless"], 60)[0]:
+                self.differs("step: " + step["name"], "done", "not done, or undone")
+        for path, entry in m["links"].items():
+            now = machine.look(path)
+            if now != {"kind": "link", "target": entry["target"]}:
+                found = now.get("target") or ("missing" if now["kind"] == "absent" else "a " + now["kind"])
+                self.differs("link " + path, entry["target"], found)
+        self.compare_units()
+        return self.found
+
+    def compare_path(self, path, kind, entry):
+        """Kind, mode and owner; whether there is content to compare."""
+        now = self.machine.look(path)
+        if now["kind"] != kind:
+            self.differs(
+                f"{kind} {path}", "there", "missing" if now["kind"] == "absent" else "a " + now["kind"]
+            )
+            return False
+        if now["mode"] != entry["mode"]:
+            self.differs(f"{kind} {path}", "mode " + entry["mode"], "mode " + now["mode"])
+        ids = self.machine.ids(entry["owner"])
+        if ids is None or (ids[0] >= 0 and ids != (now["uid"], now["gid"])):
+            names = [
+                self.machine.name(database, number) or str(number)
+                for database, number in (("/etc/passwd", now["uid"]), ("/etc/group", now["gid"]))
+            ]
+            self.differs(f"{kind} {path}", "owner " + entry["owner"], "owner " + ":".join(names))
+        return True
+
+    def compare_content(self, path, content):
+        now = self.machine.read(path)
+        if now == content:
+            return
+        if self.m["secret"]:
+            self.differs("file " + path, "the content of this stack", "another content")
+            return
+        wanted, found = (text.decode("utf-8", "replace").splitlines() for text in (content, now))
+        number = next((i for i, pair in enumerate(zip(wanted, found)) if pair[0] != pair[1]), None)
+        if number is None:
+            number = min(len(wanted), len(found))
+        lines = [text[number].strip() if number < len(text) else "no such line" for text in (wanted, found)]
+        self.differs(f"file {path}, line {number + 1}", *lines)
+
+    def compare_units(self):
+        states = self.machine.units(self.m["units"])
+        for unit, entry in self.m["units"].items():
+            state = states[unit]
+            if entry.get("started") is not None and entry["started"] != state["active"]:
+                self.differs(unit, "running" if entry["started"] else "not running", state["state"])
+            if entry.get("enabled") is not None and entry["enabled"] != state["enabled"]:
+                words = ("enabled at boot", "not enabled at boot")
+                self.differs(unit, *(words if entry["enabled"] else words[::-1]))
+
+
 def stack_of(owner):
     return owner.rsplit("/", 1)[0]
 
@@ -1880,7 +1988,10 @@ def report(machine_name, layer, failure, secret):
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-USAGE = "usage: apply apply < manifest.json | apply remove LAYER --owner OWNER | apply version\n"
+USAGE = (
+    "usage: apply apply < manifest.json | apply remove LAYER --owner OWNER | apply compare < manifest.json"
+    " | apply version\n"
+)
 
 
 def main(arguments):
@@ -1894,7 +2005,7 @@ def main(arguments):
         print(f"cosyvoice-lvs apply {VERSION}")
         return 0
     removes = verb == "remove" and len(arguments) == 4 and arguments[2] == "--owner"
-    if not (verb == "apply" and len(arguments) == 1) and not removes:
+    if not (verb in ("apply", "compare") and len(arguments) == 1) and not removes:
         sys.stderr.write(USAGE)
         return 2
     machine = Machine(os.environ.get("COSYVOICE_LVS_ROOT", ""))
@@ -1910,9 +2021,13 @@ def main(arguments):
     reader = Reader()
     name, layer, secret = reader.machine, "?", False
     try:
-        if verb == "apply":
+        if verb in ("apply", "compare"):
             manifest = reader.read(sys.stdin.buffer.read().decode("utf-8", "surrogateescape"))
             name, layer, secret = manifest["owner"].rsplit("/", 1)[1], manifest["layer"], manifest["secret"]
+            if verb == "compare":
+                # Not held up by a change under way: the record says that there is one.
+                print(json.dumps(Compare(machine, manifest).run()))
+                return 0
             held = lock(machine, "apply of layer " + layer)
             message = Apply(machine, manifest).run()
         else:
@@ -1929,7 +2044,7 @@ def main(arguments):
     except Wrong as error:
         where = f"{reader.machine}: layer {reader.layer}: step read the manifest"
         sys.stderr.write(
-            f"cosyvoice-lvs: {where} failed: {error}\n" if verb == "apply" else f"{error}\n{USAGE}"
+            f"{error}\n{USAGE}" if verb == "remove" else f"cosyvoice-lvs: {where} failed: {error}\n"
         )
         return 2
     except Failed as failure:

@@ -134,6 +134,13 @@ export class OpenSsh implements AsyncDisposable {
     return { exitCode: result.exitCode, stdout: result.stdout, stderr: result.stderr };
   }
 
+  /** Logs in for a person, on this terminal, or runs a command there. @returns the session's exit code */
+  async session(machine: string, command: readonly string[] = []): Promise<number> {
+    const terminal = process.stdin.isTTY ? ["-t"] : [];
+    const args = [...terminal, ...this.args(this.target(machine).name), ...command];
+    return (await execa("ssh", args, { reject: false, stdio: "inherit" })).exitCode ?? 255;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.jumpHost) {
       await execa("ssh", ["-O", "exit", ...this.args(this.jumpHost.name)], {

@@ -183,6 +183,13 @@ class Machine:
         assert result.returncode == code, result.stdout + result.stderr
         return (result.stdout if code == 0 else result.stderr).strip()
 
+    def compare(self, manifest):
+        """What differs, as "what: wanted: found"."""
+        manifest = {"layer": "test", "owner": "lab/rs-1", **manifest}
+        result = self.start("compare", stdin=json.dumps(manifest))
+        assert result.returncode == 0, result.stdout + result.stderr
+        return ["{what}: {wanted}: {found}".format(**each) for each in json.loads(result.stdout)]
+
     def remove(self, layer="test", owner="lab/rs-1", *more, code=0):
         result = self.start("remove", layer, "--owner", owner, *more)
         assert result.returncode == code, result.stdout + result.stderr

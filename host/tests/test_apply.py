@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import APPLY
+from conftest import APPLY, Machine
 
 CONF, OTHER = "/etc/demo/demo.conf", "/etc/demo/other.conf"
 
@@ -720,6 +720,81 @@ def test_a_program_that_hangs_is_killed(machine):
     assert time.monotonic() - began < 20
     assert "step hang failed: exit code 124" in message
     assert "    begun\n    (killed after 1 s)" in message
+
+
+# -- what is not as it should be
+
+
+def test_compare_finds_nothing_where_everything_was_applied(full):
+    full.run(FULL)
+    before = full.tree()
+    assert full.compare(FULL) == []
+    assert full.tree() == before
+
+
+def test_compare_before_anything_was_applied_names_everything_and_changes_nothing(full):
+    before = full.tree()
+    found = full.compare(FULL)
+    assert full.tree() == before
+    assert found[0] == "the layer: applied: it was never applied here, or has been removed"
+    assert [line.split(":")[0] for line in found[1:]] == [
+        "package demo",
+        "user speaker",
+        "directory /opt/demo",
+        "directory /srv/data",
+        "file /etc/demo/demo.conf",
+        "file /etc/systemd/system/ours.service",
+        "file /etc/modules-load.d/cosyvoice-lvs-test.conf",
+        "file /etc/sysctl.d/60-cosyvoice-lvs-test.conf",
+        "kernel module ip_vs",
+        "sysctl net.ipv4.vs.sloppy_tcp",
+        "sysctl net.ipv4.ip_forward",
+        "step",
+        "link /opt/demo/current",
+        "demo.service",
+        "demo.service",
+        "ours.service",
+        "ours.service",
+    ]
+
+
+def test_compare_says_what_was_changed_by_hand(full):
+    full.run(FULL)
+    full.path(CONF).write_text("old\n")
+    full.path("/opt/demo").chmod(0o777)
+    full.path("/proc/sys/net/ipv4/ip_forward").write_text("0\n")
+    full.path("/opt/demo/current").unlink()
+    full.path("/opt/demo/built").unlink()
+    (full.fake / "units/ours.service/active").write_text("failed")
+    (full.fake / "units/demo.service/enabled").write_text("disabled")
+    assert full.compare(FULL) == [
+        "directory /opt/demo: mode 0750: mode 0777",
+        "file /etc/demo/demo.conf, line 1: new: old",
+        "sysctl net.ipv4.ip_forward: 1: 0",
+        "step: build: done: not done, or undone",
+        "link /opt/demo/current: /opt/demo/1: missing",
+        "demo.service: enabled at boot: not enabled at boot",
+        "ours.service: running: failed",
+    ]
+    full.run(FULL)
+    assert full.compare(FULL) == []
+
+
+def test_compare_names_the_first_line_and_no_line_of_a_secret(machine):
+    files = {"files": {CONF: file("one\ntwo\nthree\n")}}
+    machine.run(files)
+    machine.path(CONF).write_text("one\ntwo\n")
+    assert machine.compare(files) == ["file /etc/demo/demo.conf, line 3: three: no such line"]
+    secret = machine.compare({**files, "secret": True})
+    assert secret == ["file /etc/demo/demo.conf: the content of this stack: another content"]
+
+
+def test_compare_says_that_a_change_has_not_ended(tmp_path):
+    (tmp_path / "a").mkdir()
+    machine = Machine(tmp_path / "a")
+    files = {"files": {CONF: file(), OTHER: file()}}
+    assert machine.killed_at(20, files)
+    assert "the layer: applied to its end: a change was begun and has not ended" in machine.compare(files)
 
 
 # -- who may

@@ -1,9 +1,10 @@
 import { hostname, userInfo } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { asRoot, type OpenSsh } from "../../components/remote/openssh";
+import type { OpenSsh } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
 import type { MachineReport } from "./probe";
 import type { ProgressLine } from "./progress";
+import { runAsRoot } from "./run";
 import { type Answer, askAll, BY_HAND, type ClusterStatus, clusterStatus } from "./status";
 
 /** While it exists on a real server, the speech app there says at /readyz that it is draining, with its text as reason. */
@@ -228,21 +229,4 @@ function reportIn(
 /** A reason is one line, in the status and in the answers of /readyz. */
 function oneLine(text: string): string {
   return text.replace(/\s+/g, " ").trim().slice(0, 200);
-}
-
-/** Runs a shell command with root's rights. @returns its output @throws an Error with its last words when it fails. */
-async function runAsRoot(
-  machine: InventoryMachine,
-  ssh: OpenSsh,
-  command: string,
-  input?: string,
-): Promise<string> {
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `sh -c '${command}'`), {
-    timeout: 30,
-    ...(input === undefined ? {} : { input }),
-  });
-  if (exitCode !== 0) {
-    throw new Error(`${machine.name}: "${command}" failed: ${stderr.trim().split("\n").at(-1)}`);
-  }
-  return stdout;
 }

@@ -1,7 +1,5 @@
+import { hostOf } from "./layers";
 import { exportState, importState, nameOf, type State, type StateResource } from "./state";
-
-/** A connection in the state: secret as a whole, since it holds a key, so its text is in `plaintext` when shown. */
-type Connection = { readonly host?: string; readonly plaintext?: string };
 
 /**
  * Takes a machine that is gone for good out of the stack's state, so that no later deployment tries to clean it up.
@@ -22,21 +20,13 @@ export async function forget(stack: string, address: string): Promise<string[]> 
 /** The machine's own resources, and the components that hold nothing else, in the order of the state. */
 export function resourcesOf(resources: readonly StateResource[], address: string): string[] {
   const gone = new Set(
-    resources
-      .filter(({ inputs }) => hostOf(inputs?.connection as Connection | undefined) === address)
-      .map(({ urn }) => urn),
+    resources.filter(({ inputs }) => hostOf(inputs?.connection) === address).map(({ urn }) => urn),
   );
   for (const { urn } of [...resources].reverse()) {
     const children = resources.filter(({ parent }) => parent === urn);
     if (children.length > 0 && children.every((child) => gone.has(child.urn))) gone.add(urn);
   }
   return resources.filter(({ urn }) => gone.has(urn)).map(({ urn }) => urn);
-}
-
-function hostOf(connection: Connection | undefined): string | undefined {
-  return connection?.plaintext === undefined
-    ? connection?.host
-    : (JSON.parse(connection.plaintext) as Connection).host;
 }
 
 /** The state without some resources, and without what others say of them. */

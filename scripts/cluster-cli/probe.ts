@@ -1,7 +1,7 @@
 import * as z from "zod";
-import { hostFile } from "../../components/remote/hostFiles";
-import { asRoot, type OpenSsh } from "../../components/remote/openssh";
+import type { OpenSsh } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
+import { runProgram } from "./run";
 
 const reportSchema = z.object({
   vip: z.string().nullable(),
@@ -36,22 +36,11 @@ const reportSchema = z.object({
 /** What `host/probe.py` says of a machine. */
 export type MachineReport = z.infer<typeof reportSchema>;
 
-/**
- * Runs the probe on a machine. It is sent along rather than installed, so that it always is of this version.
- *
- * @throws UnreachableError when the machine cannot be logged in to.
- */
+/** Asks a machine how it is. @throws UnreachableError when it cannot be logged in to. */
 export async function probe(
   { vip, port }: Inventory,
   machine: InventoryMachine,
   ssh: OpenSsh,
 ): Promise<MachineReport> {
-  const command = asRoot(machine, `python3 - ${vip} ${port}`);
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, {
-    input: hostFile("probe.py"),
-    timeout: 30,
-  });
-  if (exitCode !== 0)
-    throw new Error(`${machine.name}: the probe failed: ${stderr.trim().split("\n").at(-1)}`);
-  return reportSchema.parse(JSON.parse(stdout));
+  return reportSchema.parse(JSON.parse(await runProgram(machine, ssh, "probe.py", [vip, port])));
 }

@@ -1,7 +1,8 @@
 """The same new text to several real servers within some milliseconds: at_once.py ADDRESS... [--rounds N]
 
 Runs on the lab's client machine, so with the standard library only. Prints one JSON object a round:
-{"misses", "hits", "same": whether all got the same audio, "apart": milliseconds between first and last request}.
+{"misses", "hits", "same": whether all got the same audio, "apart": milliseconds from the first request to the
+last, "bad": other statuses than 200}.
 """
 
 import argparse
@@ -27,7 +28,9 @@ def ask(address, text, connection, gate, answers):
 
 
 for _ in range(options.rounds):
-    text = "Asked of all at once, " + secrets.token_hex(4) + ". " + "It takes a while to say all of this. " * 6
+    text = (
+        "Asked of all at once, " + secrets.token_hex(4) + ". " + "It takes a while to say all of this. " * 6
+    )
     gate, answers, threads = threading.Barrier(len(options.addresses)), [], []
     for address in options.addresses:
         connection = http.client.HTTPConnection(address, 7860, timeout=60)

@@ -1,7 +1,7 @@
 """Sessions of the page, by the real gradio_client: gradio_sessions.py URL CLIENTS CALLS [PAUSE]
 
-CLIENTS sessions at once, each with CALLS calls one after the other, PAUSE seconds between them (default 0). Prints
-one JSON object: {"calls", "failed": [what went wrong], "nodes": by node, how many results it made}.
+CLIENTS sessions at once, each with CALLS calls one after the other, PAUSE seconds between them (default 0).
+Prints one JSON object: {"calls", "failed": [what went wrong], "nodes": by node, how many results it made}.
 """
 
 import json

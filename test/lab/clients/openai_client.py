@@ -1,7 +1,7 @@
 """Everything of the HTTP API, asked by the real `openai` client: openai_client.py URL
 
-Each request is a connection of its own, so that a director which knows no client sends it anywhere. Prints one
-JSON object: by kind of request, the nodes that answered it. Exits with what was wrong.
+Each request is a connection of its own, so that a director which knows no client sends it anywhere. Prints
+one JSON object: by kind of request, the nodes that answered it. Exits with what was wrong.
 """
 
 import io
@@ -50,9 +50,7 @@ def heard(data, format):
 
 
 def speak(text, **more):
-    return client.audio.speech.with_raw_response.create(
-        model="cosyvoice3", voice="auto", input=text, **more
-    )
+    return client.audio.speech.with_raw_response.create(model="cosyvoice3", voice="auto", input=text, **more)
 
 
 step("formats")
@@ -92,7 +90,9 @@ voice = speak(f"Nine clear words that somebody speaks into a microphone, {token}
 prompt = {"prompt": ("voice.wav", voice.content, "audio/wav")}
 words = {"prompt_text": f"Nine clear words that somebody speaks into a microphone, {token}."}
 for fields in (words, {}):  # cloned, and across languages
-    answer = http.post(url + "v1/audio/clone", files=prompt, data={"input": f"In that voice, {token}.", **fields})
+    answer = http.post(
+        url + "v1/audio/clone", files=prompt, data={"input": f"In that voice, {token}.", **fields}
+    )
     assert answer.status_code == 200, answer.text
     seconds, loudness = heard(answer.content, "wav")
     assert seconds > 1 and loudness > 0.01, f"clone: {seconds} s, loudness {loudness}"
@@ -124,7 +124,9 @@ try:
     speak("[h][ao9] is no pinyin", extra_headers={"Accept-Language": "zh-CN"})
     raise AssertionError("a broken annotation was spoken")
 except BadRequestError as error:
-    assert error.body["param"] == "input" and any("\u4e00" <= c <= "\u9fff" for c in error.message), error.body
+    assert error.body["param"] == "input" and any("\u4e00" <= c <= "\u9fff" for c in error.message), (
+        error.body
+    )
 try:
     speak("A seed that is too large.", extra_body={"seed": 100_000_001})
     raise AssertionError("a seed out of range was taken")

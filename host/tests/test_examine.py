@@ -1,0 +1,51 @@
+"""What `scripts/cluster doctor` and `logs` send along, run on this machine."""
+
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+HOST = pathlib.Path(__file__).resolve().parent.parent
+
+
+def run(program, *arguments, **more):
+    command = [sys.executable, "-IS", "-", *arguments]
+    text = (HOST / program).read_text()
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True, **more)
+
+
+def test_examine_tells_the_clock_the_disks_and_who_can_be_reached():
+    with socket.create_server(("0.0.0.0", 0)) as reachable, socket.create_server(("127.0.0.1", 0)) as not_so:
+        found = json.loads(run("examine.py").stdout)
+        ports = {entry["port"]: entry for entry in found["listens"]}
+        port = reachable.getsockname()[1]
+        assert ports[port]["address"] == "0.0.0.0"
+        assert ports[port]["program"].startswith(("pytest", "python"))
+        assert not_so.getsockname()[1] not in ports
+    assert abs(found["clock"] - time.time()) < 30
+    root = next(disk for disk in found["disks"] if disk["path"] == "/")
+    assert 0 < root["free"] <= root["size"]
+
+
+def test_journal_reads_the_service_s_own_logs_newer_than_asked_and_of_one_request(tmp_path):
+    lines = [
+        {"time": "2026-01-31T02:00:00.500Z", "node": "rs-1", "request_id": "one"},
+        {"time": "2026-01-31T03:00:00.250Z", "node": "rs-1", "request_id": "two"},
+        {"time": "2026-01-31T03:00:01.000Z", "node": "rs-1", "request_id": "three"},
+    ]
+    log = "cut off at the fro\n" + "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "jobs.rs-1.log").write_text(log)
+    (tmp_path / "jobs.rs-2.log").write_text(log)  # another node's, which it tells itself
+    text = (HOST / "journal.py").read_text().replace("/root/CosyVoice/outputs", str(tmp_path))
+
+    def ask(*arguments):
+        command = [sys.executable, "-IS", "-", "rs-1", *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    since = "1769828000"  # 02:53:20
+    found = [line for line in ask(since) if line["source"] == "jobs"]
+    assert [line["at"] for line in found] == [1769828400.25, 1769828401.0]
+    assert [json.loads(line["text"])["request_id"] for line in ask("0", "three")] == ["three"]

@@ -1,0 +1,249 @@
+import pLimit from "p-limit";
+import pc from "picocolors";
+import * as z from "zod";
+import { asRoot, type OpenSsh, UnreachableError } from "../../components/remote/openssh";
+import type { Inventory, InventoryMachine } from "./inventory";
+import type { DeployedLayer } from "./layers";
+import type { ProgressLine } from "./progress";
+import { runProgram } from "./run";
+import { clusterStatus } from "./status";
+
+const APPLIER = "/usr/local/lib/cosyvoice-lvs/apply";
+
+/** Machines looked at at once. */
+const AT_ONCE = 32;
+
+/** Seconds by which a clock may differ from the others': the real servers' signatures to each other hold for 30 s. */
+const CLOCK = 5;
+
+/** Below these a disk is about to be full: share of it, and bytes. */
+const FREE = { share: 0.05, bytes: 1 << 30 };
+
+/** Programs of this project that listen, besides the speech service. */
+const OURS = new Set(["turns"]);
+
+/** One thing that is not as it should be. */
+export interface Finding {
+  /** Name of the machine; null for the cluster as a whole. */
+  readonly machine: string | null;
+  readonly what: string;
+  readonly fix: string;
+}
+
+export interface Diagnosis {
+  readonly findings: readonly Finding[];
+  /** What is right as far as this program can tell, and worth a look. */
+  readonly notes: readonly string[];
+  /** Layers that differ from the state, by machine, in the order in which they depend on each other. */
+  readonly differing: ReadonlyMap<string, readonly DeployedLayer[]>;
+}
+
+const differencesSchema = z.array(z.object({ what: z.string(), wanted: z.string(), found: z.string() }));
+
+const examinationSchema = z.object({
+  clock: z.number(),
+  disks: z.array(
+    z.union([
+      z.object({ path: z.string(), free: z.number(), size: z.number() }),
+      z.object({ path: z.string(), error: z.string() }),
+    ]),
+  ),
+  listens: z.array(z.object({ address: z.string(), port: z.number(), program: z.string().nullable() })),
+});
+
+/** What `host/examine.py` says of a machine. */
+export type Examination = z.infer<typeof examinationSchema>;
+
+/** How far a clock is ahead of this computer's, in seconds, and how far that can be wrong. */
+interface Clock {
+  readonly machine: string;
+  readonly ahead: number;
+  readonly within: number;
+}
+
+/**
+ * Compares every layer of every machine with what the last deployment left in the state, and looks at what no layer holds:
+ * who serves, clocks, disks, who listens.
+ */
+export async function diagnose(
+  inventory: Inventory,
+  layers: readonly DeployedLayer[],
+  ssh: OpenSsh,
+  progress: ProgressLine,
+): Promise<Diagnosis> {
+  const findings: Finding[] = [];
+  const notes: string[] = [];
+  const clocks: Clock[] = [];
+  const differing = new Map<string, readonly DeployedLayer[]>();
+  progress.show("asking the cluster how it is");
+  const status = await clusterStatus(inventory, ssh);
+  const told = new Set(
+    [...status.directors, ...status.realServers]
+      .filter(({ reachable }) => !reachable)
+      .map(({ name }) => name),
+  );
+  findings.push(
+    ...status.findings.map((what) => ({ machine: null, what, fix: "see below, and scripts/cluster logs" })),
+  );
+
+  let done = 0;
+  const limit = pLimit(AT_ONCE);
+  const look = async (machine: InventoryMachine) => {
+    const { name } = machine;
+    if (told.has(name)) return;
+    try {
+      const own = layers.filter(({ address }) => address === machine.address);
+      const [examined, compared] = [await examine(machine, ssh), await compareAll(machine, own, ssh)];
+      clocks.push({ machine: name, ...examined.clock });
+      findings.push(...compared.findings, ...judge(machine, examined.report));
+      notes.push(...strangers(inventory, machine, examined.report));
+      if (compared.differing.length > 0) differing.set(name, compared.differing);
+    } catch (error) {
+      if (!(error instanceof UnreachableError)) throw error;
+      findings.push({ machine: name, what: `cannot be reached: ${error.reason}`, fix: error.fix });
+    }
+    done += 1;
+    progress.show(`comparing machines with the state`, ` (${done} of ${inventory.machines.length})`);
+  };
+  await Promise.all(inventory.machines.map((machine) => limit(() => look(machine))));
+  findings.push(...judgeClocks(clocks));
+  const order = ["", ...inventory.machines.map(({ name }) => name)];
+  const place = ({ machine }: Finding) => order.indexOf(machine ?? "");
+  return { findings: findings.sort((a, b) => place(a) - place(b)), notes: notes.sort(), differing };
+}
+
+/** Applies the layers that differ again, as a deployment would: each machine in its turn. @returns the applier's words */
+export async function repair(
+  inventory: Inventory,
+  { differing }: Diagnosis,
+  ssh: OpenSsh,
+  progress: ProgressLine,
+): Promise<string[]> {
+  const said: string[] = [];
+  const mend = async ([name, layers]: readonly [string, readonly DeployedLayer[]]) => {
+    const machine = inventory.machines.find((candidate) => candidate.name === name) as InventoryMachine;
+    for (const { resource, manifest } of layers) {
+      progress.show(`${name}: applying ${resource}`);
+      // As long as a drain and a warm-up may take.
+      const options = { input: manifest, timeout: 3600 };
+      const { exitCode, stdout, stderr } = await ssh.run(name, asRoot(machine, `${APPLIER} apply`), options);
+      said.push(`${name}: ${exitCode === 0 ? stdout.trim() : pc.red(stderr.trim())}`);
+      // What comes after would stand on it.
+      if (exitCode !== 0) return;
+    }
+  };
+  await Promise.all([...differing].map(mend));
+  return said;
+}
+
+/** A diagnosis for people. */
+export function renderDiagnosis({ findings, notes, differing }: Diagnosis, machines: number): string {
+  const lines = findings.map(({ machine, what, fix }) => {
+    const whose = machine === null ? "" : `${pc.bold(machine)}: `;
+    return `${pc.red("!")} ${whose}${what}\n    fix: ${fix}`;
+  });
+  const put =
+    differing.size === 0
+      ? []
+      : ["", `scripts/cluster doctor --repair puts back what differs from the state.`];
+  return [
+    ...(findings.length === 0
+      ? [pc.green(`Nothing found: ${machines} machines are as the last deployment left them.`)]
+      : lines),
+    ...notes.map((note) => pc.dim(`- ${note}`)),
+    ...put,
+  ].join("\n");
+}
+
+async function examine(
+  machine: InventoryMachine,
+  ssh: OpenSsh,
+): Promise<{ readonly report: Examination; readonly clock: Omit<Clock, "machine"> }> {
+  const before = Date.now() / 1000;
+  const report = examinationSchema.parse(JSON.parse(await runProgram(machine, ssh, "examine.py")));
+  const after = Date.now() / 1000;
+  return { report, clock: { ahead: report.clock - (before + after) / 2, within: (after - before) / 2 } };
+}
+
+async function compareAll(machine: InventoryMachine, layers: readonly DeployedLayer[], ssh: OpenSsh) {
+  const findings: Finding[] = [];
+  const differing: DeployedLayer[] = [];
+  for (const layer of layers) {
+    const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `${APPLIER} compare`), {
+      input: layer.manifest,
+    });
+    if (exitCode !== 0) {
+      const last = stderr.trim().split("\n").at(-1);
+      findings.push({
+        machine: machine.name,
+        what: `${layer.resource} cannot be compared: ${last}`,
+        fix: "pulumi up, which brings the machine the applier of this version",
+      });
+      continue;
+    }
+    const differences = differencesSchema.parse(JSON.parse(stdout));
+    if (differences.length > 0) differing.push(layer);
+    findings.push(
+      ...differences.map(({ what, wanted, found }) => ({
+        machine: machine.name,
+        what: `${what} should be "${wanted}" and is "${found}"`,
+        fix: `scripts/cluster doctor --repair (${layer.resource})`,
+      })),
+    );
+  }
+  return { findings, differing };
+}
+
+/** What a machine's own report shows to be wrong. Pure. */
+export function judge({ name }: InventoryMachine, { disks }: Examination): Finding[] {
+  return disks.flatMap((disk): Finding[] => {
+    if ("error" in disk) {
+      const fix =
+        "see that the storage machine is on and exports it; what hangs goes on by itself when it is back";
+      return [{ machine: name, what: `${disk.path}: ${disk.error}`, fix }];
+    }
+    const { path, free, size } = disk;
+    if (free > Math.min(FREE.bytes, size * FREE.share)) return [];
+    const what = `${path} is nearly full: ${gigabytes(free)} of ${gigabytes(size)} are free`;
+    const fix = path.endsWith("/outputs")
+      ? "COSYVOICE_OUTPUTS_DAYS or COSYVOICE_OUTPUTS_QUOTA in service.environment has old results removed"
+      : "journalctl --vacuum-size=200M, apt-get clean";
+    return [{ machine: name, what, fix }];
+  });
+}
+
+/** Clocks that differ from the middle one by more than the measurement can explain. Pure. */
+export function judgeClocks(clocks: readonly Clock[]): Finding[] {
+  const middle = clocks.map(({ ahead }) => ahead).sort((a, b) => a - b)[Math.floor(clocks.length / 2)] ?? 0;
+  return clocks
+    .map((clock) => ({ ...clock, off: clock.ahead - middle }))
+    .filter(({ off, within }) => Math.abs(off) - within > CLOCK)
+    .map(({ machine, off }) => ({
+      machine,
+      what: `its clock is ${Math.abs(off).toFixed(0)} s ${off > 0 ? "ahead of" : "behind"} the others`,
+      fix: "apt-get install systemd-timesyncd (or chrony), and timedatectl set-ntp true",
+    }));
+}
+
+/** Who can be reached from other machines, besides what this project brings. Pure. */
+export function strangers(
+  inventory: Inventory,
+  machine: InventoryMachine,
+  { listens }: Examination,
+): string[] {
+  const expected = new Set([
+    machine.port,
+    ...(machine.role === "realServer" ? [inventory.port] : []),
+    ...(machine.role === "storage" ? [2049] : []),
+  ]);
+  return listens
+    .filter(({ port, program }) => !expected.has(port) && !OURS.has(program ?? ""))
+    .map(
+      ({ address, port, program }) =>
+        `${machine.name}: ${program ?? "the kernel"} listens on ${address}:${port}`,
+    );
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}

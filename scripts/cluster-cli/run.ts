@@ -1,0 +1,49 @@
+import { hostFile } from "../../components/remote/hostFiles";
+import { asRoot, type OpenSsh } from "../../components/remote/openssh";
+import type { InventoryMachine } from "./inventory";
+
+/** Runs a shell command with root's rights. @returns its output @throws an Error with its last words when it fails. */
+export async function runAsRoot(
+  machine: InventoryMachine,
+  ssh: OpenSsh,
+  command: string,
+  input?: string,
+): Promise<string> {
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `sh -c '${command}'`), {
+    timeout: 30,
+    ...(input === undefined ? {} : { input }),
+  });
+  if (exitCode !== 0) {
+    throw new Error(`${machine.name}: "${command}" failed: ${stderr.trim().split("\n").at(-1)}`);
+  }
+  return stdout;
+}
+
+/**
+ * Runs a Python program of host/ on a machine, with root's rights. It is sent along rather than installed, so that it always
+ * is of this version.
+ *
+ * @param args need no quoting
+ * @returns its output
+ * @throws UnreachableError when the machine cannot be logged in to, an Error when the program fails.
+ */
+export async function runProgram(
+  machine: InventoryMachine,
+  ssh: OpenSsh,
+  file: string,
+  args: readonly (string | number)[] = [],
+): Promise<string> {
+  const command = asRoot(machine, ["python3 -", ...args].join(" "));
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, { input: hostFile(file) });
+  if (exitCode !== 0) throw new Error(`${machine.name}: ${file} failed: ${stderr.trim().split("\n").at(-1)}`);
+  return stdout;
+}
+
+/** The machine of that name. @throws with the names that there are. */
+export function machineIn(machines: readonly InventoryMachine[], name: string): InventoryMachine {
+  const found = machines.find((machine) => machine.name === name);
+  if (found) return found;
+  throw new Error(
+    `There is no machine "${name}". There are: ${machines.map((machine) => machine.name).join(", ")}.`,
+  );
+}

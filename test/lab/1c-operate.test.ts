@@ -1,0 +1,99 @@
+// What an operator has at hand at 3 a.m., on the lab that is up.
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { machineNamed } from "../../lab/machines";
+import { ask, DIRECTORS, holder, holders, inside, script, until, untilWell } from "./bench";
+
+describe("scripts/cluster", () => {
+  it("doctor finds nothing on a cluster that is as it was deployed", async () => {
+    const { exitCode, output } = await script("cluster", "doctor");
+    assert.match(output, /Nothing found: 7 machines are as the last deployment left them/);
+    assert.equal(exitCode, 0);
+  });
+
+  it("doctor names what was changed by hand, with the line, and puts it back", async () => {
+    await inside("director-2", "sed -i 's/advert_int 0.1/advert_int 0.7/' /etc/keepalived/keepalived.conf");
+    await inside("rs-2", "sysctl -qw net.ipv4.conf.all.arp_ignore=0 && chmod 666 /root/CosyVoice/run.sh");
+    await inside("storage", "systemctl stop nfs-kernel-server && systemctl disable -q nfs-kernel-server");
+    const { exitCode, output } = await script("cluster", "doctor", "--json");
+    assert.equal(exitCode, 1);
+    const found = JSON.parse(output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1)).findings.map(
+      ({ machine, what }: { machine: string; what: string }) => `${machine}: ${what}`,
+    );
+    for (const expected of [
+      /^director-2: file \/etc\/keepalived\/keepalived.conf, line \d+ should be "advert_int 0.1" and is "advert_int 0.7"$/,
+      /^rs-2: sysctl net.ipv4.conf.all.arp_ignore should be "1" and is "0"$/,
+      /^rs-2: file \/root\/CosyVoice\/run.sh should be "mode 0755" and is "mode 0666"$/,
+      /^storage: nfs-kernel-server.service should be "running" and is "inactive"$/,
+    ])
+      assert.ok(
+        found.some((line: string) => expected.test(line)),
+        `${expected} in\n${found.join("\n")}`,
+      );
+    const repaired = await script("cluster", "doctor", "--repair");
+    assert.match(repaired.output, /layer director: 1 file changed/);
+    await untilWell(120);
+    const again = await script("cluster", "doctor");
+    assert.equal(again.exitCode, 0, again.output);
+    assert.match(await inside("director-2", "cat /etc/keepalived/keepalived.conf"), /advert_int 0\.1\n/);
+  });
+
+  it("where says what the kernel does", async () => {
+    const addresses = Array.from({ length: 12 }, (_, i) => `192.168.1.${200 + 4 * i}`);
+    for (const address of addresses) {
+      const node = (await ask(address)).trim();
+      const { output } = await script("cluster", "where", address);
+      assert.match(output, new RegExp(`${address} goes to ${node} \\(${machineNamed(node).address}\\)`));
+    }
+  });
+
+  it("speak has a sentence said, and logs shows that request on the machines that had to do with it", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "cosyvoice-speak-"));
+    try {
+      const file = join(directory, "said.wav");
+      const said = await script("cluster", "speak", "Is anybody there?", "-o", file, "--fresh");
+      assert.equal(said.exitCode, 0);
+      const [, seconds, node, request] =
+        /: (\d+\.\d) s of audio, made by (\S+) in .* --request (\S+)/.exec(said.output) ?? [];
+      assert.ok(Number(seconds) > 0.5, said.output);
+      const wav = await readFile(file);
+      assert.equal(wav.toString("latin1", 0, 4), "RIFF");
+      await until("the job is in the log", 20, async () => {
+        const logs = await script("cluster", "logs", "--request", request as string);
+        return new RegExp(`${node} .*jobs.*"outcome":"ok"`).test(logs.output);
+      });
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  });
+
+  it("failover moves the VIP and nothing else happens to those who ask", async () => {
+    const before = await holder();
+    const asking = Promise.all(
+      Array.from({ length: 8 }, async (_, i) => {
+        await new Promise((resolve) => setTimeout(resolve, 700 * i));
+        return (await ask(`192.168.1.${230 + i}`)).trim();
+      }),
+    );
+    const { exitCode, output } = await script("cluster", "failover");
+    assert.equal(exitCode, 0);
+    const after = DIRECTORS.find((name) => name !== before) as string;
+    assert.match(output, new RegExp(`${after} holds the VIP, ${before} stands by`));
+    assert.deepEqual(await holders(), [after]);
+    assert.ok(
+      (await asking).every((node) => /^rs-\d$/.test(node)),
+      `${await asking}`,
+    );
+    await untilWell(60);
+  });
+
+  it("ssh runs a command on a machine, with its exit code", async () => {
+    assert.match((await script("cluster", "ssh", "rs-3", "--", "hostname")).output, /^rs-3$/m);
+    assert.equal((await script("cluster", "ssh", "rs-3", "--", "exit", "7")).exitCode, 7);
+    const { exitCode, output } = await script("cluster", "ssh", "rs-9");
+    assert.equal(exitCode, 2);
+    assert.match(output, /There is no machine "rs-9". There are: .*rs-1/);
+  });
+});
