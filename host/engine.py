@@ -133,7 +133,7 @@ def check(memory, driver, disk):
 def ask_gpus(fields):
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        lines = run(query, 60).strip().splitlines()
+        lines = run(query, 45).strip().splitlines()
     except Failed as error:
         raise Failed(
             f"no GPU: {error}. To do: install the GPU's driver (Debian: nvidia-driver) and see that "
