@@ -6,6 +6,7 @@ import { endWithEngine } from "./components/engine";
 import { hostMachines } from "./components/platform/hosts";
 import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
+import { findEngine } from "./components/speechEngine";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
 import { cacheDir } from "./scripts/lib/paths";
 
@@ -20,16 +21,13 @@ if (config.platform === "aws") {
   );
 }
 
-if (config.service.engine === "cosyvoice") {
-  throw new pulumi.RunError(
-    "service.engine: cosyvoice is not there yet, and nothing was touched. Use engine: cpu (espeak-ng), which goes through the same code path.",
-  );
-}
-
 const secrets = new pulumi.Config();
 const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
 if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));
 const { machines } = found;
+// A branch is looked up in a preview, too: it shows the commit that would run.
+const engine = config.service.engine === "cosyvoice" ? await findEngine(config) : undefined;
+if (engine && "problems" in engine) throw new pulumi.RunError(formatProblems(engine.problems));
 if (!pulumi.runtime.isDryRun()) await preflight(machines);
 
 // Tests deploy other versions of the app.
@@ -39,6 +37,7 @@ const cluster = new Cluster("cosyvoice", {
   config,
   machines,
   release: packRelease(app, join(cacheDir(), "releases")),
+  engine,
   vrrpPassword: secrets.getSecret("vrrpPassword"),
   peerKey: secrets.getSecret("peerKey"),
 });

@@ -5,6 +5,7 @@ import { OutputsShare } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
 import type { Release } from "./release";
+import type { Engine } from "./speechEngine";
 import { SpeechService } from "./speechService";
 import { Verification } from "./verification";
 
@@ -14,6 +15,8 @@ export interface ClusterArgs {
   readonly machines: readonly Machine[];
   /** The version of the speech app to run. */
   readonly release: Release;
+  /** What speaks, with `service.engine: cosyvoice`. */
+  readonly engine?: Engine | undefined;
   /** The VRRPv2 password. */
   readonly vrrpPassword?: pulumi.Input<string> | undefined;
   /** The key by which real servers know each other. */
@@ -36,7 +39,8 @@ export class Cluster extends pulumi.ComponentResource {
         new Director(`${name}-${machine.name}`, { machine, config, vrrpPassword: args.vrrpPassword }, parent),
     );
     const realServers = withRole("realServer").map(
-      (machine) => new RealServer(`${name}-${machine.name}`, { machine, config }, parent),
+      (machine) =>
+        new RealServer(`${name}-${machine.name}`, { machine, config, engine: args.engine }, parent),
     );
     const share = new OutputsShare(
       `${name}-outputs`,
@@ -50,7 +54,14 @@ export class Cluster extends pulumi.ComponentResource {
     );
     const service = new SpeechService(
       `${name}-speech`,
-      { config, realServers, mounts: share.mounts, release: args.release, peerKey: args.peerKey },
+      {
+        config,
+        realServers,
+        mounts: share.mounts,
+        release: args.release,
+        engine: args.engine,
+        peerKey: args.peerKey,
+      },
       parent,
     );
     new Verification(

@@ -6,12 +6,15 @@ import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
+import { type Engine, engineCheck, enginePackages } from "./speechEngine";
 
 export interface RealServerArgs {
   readonly machine: Machine;
   readonly config: ClusterConfig;
+  /** What will be installed for the engine cosyvoice. */
+  readonly engine?: Engine | undefined;
 }
 
 /**
@@ -27,30 +30,25 @@ export class RealServer extends pulumi.ComponentResource {
   constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:RealServer", name, {}, opts);
     this.machine = args.machine;
-    const needed = ["vip-on-lo", "keep-mounted", "build-env", "release"] as const;
+    const needed: Program[] = ["vip-on-lo", "keep-mounted", "build-env", "release"];
+    if (args.engine) needed.push("engine", "weights");
     const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });
-    const realServer = layer(
-      `${name}-real-server`,
-      args.machine,
-      "real-server",
-      realServerContent(args.config, args.machine.name),
-      {
-        parent: this,
-        dependsOn: [programs],
-      },
-    );
+    const realServer = layer(`${name}-real-server`, args.machine, "real-server", realServerContent(args), {
+      parent: this,
+      dependsOn: [programs],
+    });
     this.configured = realServer;
     this.content = realServer.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: args.machine.name, address: args.machine.address });
   }
 }
 
-function realServerContent(config: ClusterConfig, machineName: string): LayerContent {
+function realServerContent({ config, engine, machine }: RealServerArgs): LayerContent {
   const packages = [
     "curl",
     "nfs-common",
     "python3-venv",
-    ...(config.service.engine === "cpu" ? ["espeak-ng"] : []),
+    ...(engine ? enginePackages(config) : ["espeak-ng"]),
   ];
   const common: LayerContent = {
     preflight: [
@@ -59,6 +57,7 @@ function realServerContent(config: ClusterConfig, machineName: string): LayerCon
         run: "! [ -x /usr/bin/python3 ] || /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'",
         fix: "Debian 12 and Ubuntu 24.04 have it; the speech service's packages need it",
       },
+      ...(engine ? [engineCheck(config, engine)] : []),
     ],
     packages,
     modules: kernelModules(config, "realServer"),
@@ -74,7 +73,7 @@ function realServerContent(config: ClusterConfig, machineName: string): LayerCon
         notify: ["restart:cosyvoice-vip.service"],
       }),
     },
-    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, "the VIP's settings") },
+    around: { name: "take a turn", run: renderRealServerTurn(config, machine.name, "the VIP's settings") },
     units: { "cosyvoice-vip.service": { enabled: true, started: true } },
   };
 }

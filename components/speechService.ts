@@ -2,6 +2,8 @@ import * as pulumi from "@pulumi/pulumi";
 import { type ClusterConfig, peersOn } from "../config/schema";
 import { paths } from "../render/paths";
 import {
+  engineSet,
+  loadLimit,
   renderPeerKey,
   renderPeers,
   renderRunScript,
@@ -14,13 +16,14 @@ import type { RealServer } from "./realServer";
 import type { Release } from "./release";
 import { copy, type LayerContent, layer, made, PROGRAMS } from "./remote/layer";
 import { rootFile, rootProgram } from "./remote/manifest";
+import { type Engine, stageEngine } from "./speechEngine";
 
 const HOME = "/opt/cosyvoice";
 
 /** File name of a release's archive in the login user's home directory. */
 const ARCHIVE = ".cosyvoice-lvs-release.json.gz";
 
-/** Seconds a node may take to load its model and speak once. A 0.5B model on a slow disk takes a minute or two. */
+/** Seconds a node may take to start and speak once, besides loading a model. */
 const START_LIMIT = 300;
 
 export interface SpeechServiceArgs {
@@ -30,13 +33,15 @@ export interface SpeechServiceArgs {
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
   /** The version of the app to stage, and to run unless the configuration names another one. */
   readonly release: Release;
+  /** The engine to stage and to run, with `service.engine: cosyvoice`. */
+  readonly engine?: Engine | undefined;
   /** The key by which real servers know each other. Without it each is alone. */
   readonly peerKey?: pulumi.Input<string> | undefined;
 }
 
 /**
  * CosyVoice3 under `run.sh` on every real server. A version is first *staged* beside the running one, everywhere and in
- * parallel (code and Python environment: slow, harms nobody), then *activated*: node by node, each in its turn, drained
+ * parallel (code, Python environments and weights: slow, harms nobody), then *activated*: node by node, each in its turn, drained
  * first and put back to what it was when the new version does not come up.
  */
 export class SpeechService extends pulumi.ComponentResource {
@@ -46,7 +51,7 @@ export class SpeechService extends pulumi.ComponentResource {
 
   constructor(name: string, args: SpeechServiceArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:SpeechService", name, {}, opts);
-    const { config, release } = args;
+    const { config, release, engine } = args;
     const parent = { parent: this };
 
     const staged = args.realServers.map(({ machine, configured }) => {
@@ -61,6 +66,16 @@ export class SpeechService extends pulumi.ComponentResource {
       });
     });
 
+    const engines = args.realServers.map(({ machine }, index) =>
+      engine
+        ? stageEngine(`${name}-${machine.name}`, machine, config, engine, {
+            ...parent,
+            // It makes the service's user, as whom the engine is tried.
+            dependsOn: [staged[index]].filter((before) => before !== undefined),
+          })
+        : undefined,
+    );
+
     const active = config.service.release ?? release.digest;
 
     if (config.service.peers && !config.secretsSet.peerKey && args.realServers.length > 1) {
@@ -74,13 +89,23 @@ export class SpeechService extends pulumi.ComponentResource {
       this.keyOf(`${name}-${machine.name}-key`, machine, args, staged[index]),
     );
 
-    const everywhere = made(staged);
+    if (engine && engine.checksums === undefined) {
+      pulumi.log.warn(
+        "The weights are not pinned: each real server takes what the hub has, and compares it with the hashes that the hub states. " +
+          `Once one of them is staged: copy its ${paths.engine}/models/${engine.model}/checksums.sha256 and name the copy in app.model.checksums.`,
+        this,
+      );
+    }
+
+    const everywhere = made([...staged, ...engines].filter((one) => one !== undefined));
     const activations = args.realServers.map(({ machine }, index) => {
       const mount = args.mounts.get(machine.name);
-      const content = everywhere.then(() => activateContent(config, active, machine.name));
+      const content = everywhere.then(() => activateContent(config, active, machine.name, engine));
       return layer(`${name}-${machine.name}`, machine, "service", content, {
         ...parent,
-        dependsOn: [staged[index], keys[index], mount].filter((before) => before !== undefined),
+        dependsOn: [staged[index], engines[index], keys[index], mount].filter(
+          (before) => before !== undefined,
+        ),
       });
     });
 
@@ -108,7 +133,7 @@ export class SpeechService extends pulumi.ComponentResource {
   }
 }
 
-function stageContent({ service }: ClusterConfig, release: Release, machine: Machine): LayerContent {
+function stageContent({ service, app }: ClusterConfig, release: Release, machine: Machine): LayerContent {
   const archive = `~${machine.endpoint.user}/${ARCHIVE}`;
   return {
     users: [{ name: service.user, uid: service.uid, home: "/var/lib/cosyvoice" }],
@@ -116,7 +141,7 @@ function stageContent({ service }: ClusterConfig, release: Release, machine: Mac
     steps: [
       {
         name: `stage release ${release.digest}`,
-        run: `${PROGRAMS}/release stage ${archive} ${release.digest}`,
+        run: [`${PROGRAMS}/release stage ${archive} ${release.digest}`, app.wheels ?? []].flat().join(" "),
         unless: `test -e ${HOME}/releases/${release.digest}/.complete`,
       },
     ],
@@ -135,7 +160,14 @@ function keyContent({ service }: ClusterConfig, peerKey: string): LayerContent {
   };
 }
 
-function activateContent(config: ClusterConfig, active: string, machineName: string): LayerContent {
+function activateContent(
+  config: ClusterConfig,
+  active: string,
+  machineName: string,
+  engine: Engine | undefined,
+): LayerContent {
+  const within = START_LIMIT + (engine ? loadLimit(config) : 0);
+  const what = `release ${active}${engine ? `, engine ${engine.name}` : ""}`;
   const restart = { notify: ["restart:cosyvoice.service"] };
   const directory = `${HOME}/releases/${active}`;
   return {
@@ -145,6 +177,15 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
         run: `test -e ${directory}/.complete`,
         fix: "scripts/cluster releases lists what is there; without service.release the one in app/ is staged and run",
       },
+      ...(engine
+        ? [
+            {
+              name: `engine ${engine.name} is staged`,
+              run: `test -e ${engineSet(engine.name)}/.complete`,
+              fix: "deploy again",
+            },
+          ]
+        : []),
     ],
     directories: {
       [paths.service]: { mode: "0755", owner: "root:root" },
@@ -152,8 +193,11 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
     },
     files: {
       [paths.runScript]: rootProgram(renderRunScript(config), { check: "bash -n {}", ...restart }),
-      [paths.serviceEnvironment]: rootFile(renderServiceEnvironment(config, machineName), restart),
-      [paths.serviceUnit]: rootFile(renderServiceUnit(config), restart),
+      [paths.serviceEnvironment]: rootFile(
+        renderServiceEnvironment(config, machineName, engine?.name),
+        restart,
+      ),
+      [paths.serviceUnit]: rootFile(renderServiceUnit(config, engine?.name), restart),
       // A new real server restarts nobody: the service looks by itself.
       ...(peersOn(config) ? { [paths.peers]: rootFile(renderPeers(config, machineName)) } : {}),
     },
@@ -162,14 +206,14 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
       [`${paths.service}/app.py`]: `${HOME}/current/app.py`,
       [`${paths.service}/cosyvoice_env`]: `${HOME}/current/env`,
     },
-    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, `release ${active}`) },
-    units: { "cosyvoice.service": { enabled: true, started: true, within: START_LIMIT } },
+    around: { name: "take a turn", run: renderRealServerTurn(config, machineName, what) },
+    units: { "cosyvoice.service": { enabled: true, started: true, within } },
     checks: [
       {
         name: "the node is ready to speak",
         // One that an operator drains is as good as one that serves.
         run: `curl -sS --max-time 5 http://127.0.0.1:${config.port}/readyz | grep -qE '"state": ?"(ready|draining)"'`,
-        within: START_LIMIT,
+        within,
       },
       { name: "remember the release as good", run: `${PROGRAMS}/release proved`, within: 30 },
     ],

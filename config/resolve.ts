@@ -1,6 +1,7 @@
 /** Fills in what follows from other values, so that nobody further down has to know a default. */
 import { expandAddresses } from "./addresses";
 import type {
+  AppConfig,
   AwsConfig,
   ClusterConfig,
   DirectorConfig,
@@ -86,6 +87,7 @@ export function resolveConfig(
     },
     vrrp: parsed.vrrp,
     service: parsed.service,
+    app: { ...parsed.app, model: resolveModel(parsed.app.model) },
     verification: {
       sentence: verification.sentence,
       client: verification.client && machine("client", verification.client),
@@ -121,6 +123,18 @@ function resolveStorage(
     path: raw.path ?? defaultStoragePath,
     mountOptions,
   };
+}
+
+/** The branch that a hub calls its main one. */
+const mainBranches = { huggingface: "main", modelscope: "master" } as const;
+
+function resolveModel(raw: ParsedConfig["app"]["model"]): AppConfig["model"] {
+  const { hub, id, directory, checksums } = raw;
+  if (directory !== undefined) {
+    return { kind: "directory", directory, id, checksums: expectPresent(checksums, "app.model.checksums") };
+  }
+  const revision = raw.revision ?? mainBranches[hub];
+  return { kind: "hub", hub, id, revision, endpoint: raw.endpoint, checksums };
 }
 
 /** Type and base64 of a public key: the comment is for people, and would make equal keys differ. */

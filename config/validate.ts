@@ -5,7 +5,7 @@
 import { expandAddressRange, maxExpandedAddresses } from "./addresses";
 import { type Path, pathText } from "./keys";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
-import type { ParsedConfig } from "./schema";
+import { isCommit, isPlainPath, lockedPython, type ParsedConfig } from "./schema";
 
 /** A mistake between values. */
 export interface Conflict {
@@ -47,6 +47,7 @@ export function findConflicts(draft: Draft): Conflict[] {
   checkVrrp(draft, report);
   checkLoadBalancer(draft, report);
   checkService(draft, report);
+  checkApp(draft, report);
   checkMachines(draft, report);
   checkStorage(draft, report);
   checkPorts(draft, report);
@@ -542,6 +543,13 @@ const ownVariables: Readonly<Record<string, string>> = {
   COSYVOICE_TIME_LIMIT: "set service.timeLimit",
   COSYVOICE_PEERS: "set service.peers",
   COSYVOICE_PEER_KEY_FILE: "set the secret peerKey",
+  COSYVOICE_SOURCE: "set app.source and app.ref",
+  COSYVOICE_MODEL: "set app.model",
+  COSYVOICE_PYTHON: "set app.environment",
+  COSYVOICE_FP16: "set app.fp16",
+  COSYVOICE_TRT: "set app.tensorrt",
+  COSYVOICE_VLLM: "set app.vllm",
+  COSYVOICE_START_LIMIT: "it follows from what is to be loaded",
   GRADIO_TEMP_DIR: "the service may write nowhere else",
   PATH: "run.sh activates the service's own environment",
   LD_PRELOAD: "the service loads its own libraries only",
@@ -570,6 +578,56 @@ function checkService(draft: Draft, report: Report): void {
     const reason = Object.hasOwn(ownVariables, name) ? ownVariables[name] : undefined;
     if (reason === undefined) continue;
     report(["service", "environment", name], "is set by this program", `remove it: ${reason}`);
+  }
+}
+
+function checkApp(draft: Draft, report: Report): void {
+  const { app } = draft;
+  if (app === undefined) return;
+  const { source, ref, model } = app;
+  if (source !== undefined && ref !== undefined && isPlainPath(source) && !isCommit(ref)) {
+    report(
+      ["app", "ref"],
+      "is the name of a commit, and app.source is a path: a checkout on each real server may have another one under it",
+      "write the commit's 40 hexadecimal digits: git rev-parse HEAD in the checkout prints them",
+    );
+  }
+
+  const own = app.requirements !== undefined || draft.refused.has("app.requirements");
+  if (app.python !== undefined && app.python !== lockedPython && !own) {
+    report(
+      ["app", "python"],
+      `is not ${lockedPython}, which app/engine/cosyvoice.txt was made for`,
+      `leave it out, or name a lock file for Python ${app.python} in app.requirements`,
+    );
+  }
+  for (const [key, what] of [
+    ["tensorrt", "TensorRT, whose libraries are not on the public index"],
+    ["vllm", "vLLM, which needs another version of PyTorch"],
+  ] as const) {
+    if (app[key] !== true || own) continue;
+    report(
+      ["app", key],
+      `is on, and app/engine/cosyvoice.txt has no ${what}`,
+      "name a lock file that has it in app.requirements (docs/engine.md says how to make one), or leave it out",
+    );
+  }
+
+  if (model?.directory === undefined) return;
+  if (model.checksums === undefined && !draft.refused.has("app.model.checksums")) {
+    report(
+      ["app", "model", "checksums"],
+      "is missing, and the weights come from a directory: nobody states their hashes",
+      "run sha256sum on the files where they come from, and name the file with its output",
+    );
+  }
+  for (const key of ["revision", "endpoint"] as const) {
+    if (model[key] === undefined) continue;
+    report(
+      ["app", "model", key],
+      "is given, and the weights come from app.model.directory and no hub",
+      "remove it, or app.model.directory",
+    );
   }
 }
 

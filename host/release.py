@@ -1,7 +1,9 @@
 #!/usr/bin/python3 -IS
 """Keeps the releases of the speech app on a real server. Installed as /usr/local/lib/cosyvoice-lvs/release.
 
-    release stage ARCHIVE DIGEST    makes /opt/cosyvoice/releases/DIGEST from an archive: code and environment
+    release stage ARCHIVE DIGEST [WHEELS]
+                                    makes /opt/cosyvoice/releases/DIGEST of an archive: code and environment,
+                                    whose packages come from the folder WHEELS where one is named
     release proved                  the active release has come up well: remembers it, and the one before
 
     /opt/cosyvoice/releases/DIGEST  app.py, requirements.txt, the package, env -> envs/HASH, and .complete
@@ -89,7 +91,7 @@ def target_of(link):
         return None
 
 
-def stage(archive, digest):
+def stage(archive, digest, *wheels):
     """Makes a release, unless it is there."""
     place = f"{RELEASES}/{digest}"
     if os.path.exists(place + "/.complete"):
@@ -105,7 +107,7 @@ def stage(archive, digest):
     for path, text in files.items():
         write(f"{new}/{path}", text)
     build = os.path.join(os.path.dirname(os.path.abspath(__file__)), "build-env")
-    done = subprocess.run([build, new + "/requirements.txt", environment], check=False)
+    done = subprocess.run([build, new + "/requirements.txt", environment, *wheels], check=False)
     if done.returncode:
         raise Failed(f"build-env exited with {done.returncode}: see above")
     os.symlink(environment, new + "/env")
@@ -147,14 +149,15 @@ def proved():
 
 def main(arguments):
     try:
-        if len(arguments) == 3 and arguments[0] == "stage" and re.fullmatch("[0-9a-f]{16}", arguments[2]):
+        staging = len(arguments) in (3, 4) and arguments[0] == "stage"
+        if staging and re.fullmatch("[0-9a-f]{16}", arguments[2]):
             os.makedirs(RELEASES, exist_ok=True)
             os.makedirs(ENVIRONMENTS, exist_ok=True)
-            print(stage(arguments[1], arguments[2]))
+            print(stage(*arguments[1:]))
         elif arguments == ["proved"]:
             print(proved())
         else:
-            sys.stderr.write("usage: release stage ARCHIVE DIGEST | release proved\n")
+            sys.stderr.write("usage: release stage ARCHIVE DIGEST [WHEELS] | release proved\n")
             return 2
     except Failed as error:
         sys.stderr.write(f"release: {error}\n")

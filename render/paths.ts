@@ -35,6 +35,12 @@ export const paths = {
   /** The service user's home: uploads, caches. */
   serviceState: "/var/lib/cosyvoice",
   serviceUnit: "/etc/systemd/system/cosyvoice.service",
+  /** Source, Python environment and weights of the engine cosyvoice. */
+  engine: "/opt/cosyvoice/engine",
+  engineProgram: "/usr/local/lib/cosyvoice-lvs/engine",
+  weightsProgram: "/usr/local/lib/cosyvoice-lvs/weights",
+  /** The hashes that the weights must have. */
+  modelChecksums: "/etc/cosyvoice/model.sha256",
   outputsMount: "/etc/systemd/system/root-CosyVoice-outputs.mount",
   outputsKeeper: "/etc/systemd/system/cosyvoice-outputs.service",
   keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",

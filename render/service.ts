@@ -24,9 +24,14 @@ export function renderRunScript(config: ClusterConfig): string {
 /**
  * The service's environment file, in the syntax of systemd's `EnvironmentFile=`.
  *
+ * @param engine name of the staged engine that speaks; with the engine cosyvoice only.
  * @throws Error when the cluster has no real server of that name.
  */
-export function renderServiceEnvironment(config: ClusterConfig, realServerName: string): string {
+export function renderServiceEnvironment(
+  config: ClusterConfig,
+  realServerName: string,
+  engine?: string,
+): string {
   const server = byName(config.realServers, realServerName);
   const { service } = config;
   const variables: Record<string, string> = {
@@ -36,12 +41,61 @@ export function renderServiceEnvironment(config: ClusterConfig, realServerName: 
     COSYVOICE_QUEUE_LENGTH: String(service.queueLength),
     COSYVOICE_TIME_LIMIT: String(service.timeLimit),
     ...(peersOn(config) ? { COSYVOICE_PEERS: paths.peers, COSYVOICE_PEER_KEY_FILE: paths.peerKey } : {}),
+    ...(service.engine === "cosyvoice" ? engineVariables(config, engine) : {}),
     GRADIO_TEMP_DIR: `${paths.serviceState}/uploads`,
     ...service.environment,
   };
   return Object.entries(variables)
     .map(([name, value]) => `${name}=${quote(value)}\n`)
     .join("");
+}
+
+function engineVariables(config: ClusterConfig, engine: string | undefined): Record<string, string> {
+  if (engine === undefined) throw new Error("the engine cosyvoice needs the name of a staged engine");
+  const { app } = config;
+  const set = engineSet(engine);
+  const cache = `${paths.serviceState}/cache`;
+  return {
+    COSYVOICE_SOURCE: `${set}/source`,
+    COSYVOICE_MODEL: buildsForGpu(config) ? engineMirror(config, engine) : `${set}/${modelName(config)}`,
+    COSYVOICE_PYTHON: `${set}/env/bin/python`,
+    COSYVOICE_FP16: app.fp16 ? "1" : "0",
+    COSYVOICE_TRT: app.tensorrt ? "1" : "0",
+    COSYVOICE_VLLM: app.vllm ? "1" : "0",
+    COSYVOICE_START_LIMIT: String(loadLimit(config)),
+    // What upstream's libraries keep for their next start. They would try the folders of their programs, which are root's.
+    XDG_CACHE_HOME: cache,
+    NUMBA_CACHE_DIR: `${cache}/numba`,
+    MPLCONFIGDIR: `${cache}/matplotlib`,
+    TRITON_CACHE_DIR: `${cache}/triton`,
+    CUDA_CACHE_PATH: `${cache}/cuda`,
+    MODELSCOPE_CACHE: `${cache}/modelscope`,
+  };
+}
+
+/** Where a staged engine is: its source, its environment and its model. */
+export function engineSet(engine: string): string {
+  return `${paths.engine}/sets/${engine}`;
+}
+
+/** The name of the model's folder. It is part of what results are named after. */
+export function modelName({ app }: Pick<ClusterConfig, "app">): string {
+  return posix.basename(app.model.id);
+}
+
+/** Whether upstream builds something for the node's GPU at its first start, and puts it beside the weights. */
+function buildsForGpu({ app }: ClusterConfig): boolean {
+  return app.tensorrt || app.vllm;
+}
+
+/** The model's folder as the service may write to it. */
+function engineMirror(config: ClusterConfig, engine: string): string {
+  return `${paths.serviceState}/engine/${engine}/${modelName(config)}`;
+}
+
+/** Seconds that the engine may take to load. TensorRT and vLLM build first. */
+export function loadLimit(config: ClusterConfig): number {
+  return buildsForGpu(config) ? 2700 : 600;
 }
 
 /**
@@ -70,10 +124,16 @@ function quote(value: string): string {
   return /^[A-Za-z0-9_.,:/@+-]+$/.test(value) ? value : `"${value.replace(/["\\`$]/g, "\\$&")}"`;
 }
 
-/** cosyvoice.service: the speech service, as an unprivileged user in a sandbox. */
-export function renderServiceUnit(config: ClusterConfig): string {
+/**
+ * cosyvoice.service: the speech service, as an unprivileged user in a sandbox.
+ *
+ * @param engine as for {@link renderServiceEnvironment}.
+ */
+export function renderServiceUnit(config: ClusterConfig, engine?: string): string {
   const { service, port } = config;
   const gpu = service.engine === "cosyvoice";
+  const mirror =
+    gpu && engine !== undefined && buildsForGpu(config) ? engineMirror(config, engine) : undefined;
   // A port below 1024 takes one privilege, and no other.
   const capability = port < 1024 ? "CAP_NET_BIND_SERVICE" : "";
   return renderSections([
@@ -95,9 +155,16 @@ export function renderServiceUnit(config: ClusterConfig): string {
         `User=${service.user}`,
         `Group=${service.user}`,
         `EnvironmentFile=${paths.serviceEnvironment}`,
+        // CUDA makes its devices by a program that is root's, which the service may not run: so they are made before. Missing
+        // where something else makes them.
+        gpu ? "ExecStartPre=-+/bin/sh -c 'exec nvidia-modprobe -u -c 0'" : undefined,
+        mirror &&
+          `ExecStartPre=${paths.engineProgram} mirror ${engineSet(engine ?? "")}/${modelName(config)} ${mirror}`,
         `ExecStart=${posix.join(paths.service, "run.sh")}`,
+        // Ready is said after a sentence: what was built has worked, and need not be built again.
+        mirror && `ExecStartPost=${paths.engineProgram} built ${mirror}`,
         // The first start loads a model and speaks a sentence before it reports ready.
-        "TimeoutStartSec=600",
+        `TimeoutStartSec=${gpu ? loadLimit(config) + 120 : 600}`,
         // What is being spoken may finish.
         `TimeoutStopSec=${Math.ceil(service.timeLimit) + 15}`,
         "KillMode=mixed",

@@ -23,6 +23,8 @@ const programFiles = {
   "keep-mounted": "keep-mounted",
   "build-env": "build-env",
   release: "release.py",
+  engine: "engine.py",
+  weights: "weights.py",
   verify: "verify.py",
 } as const;
 

@@ -23,8 +23,13 @@ export interface Manifest {
   readonly links?: Readonly<Record<string, string | ManifestLink>>;
   /** systemd units, in the order in which they are started; they stop in the reverse order. */
   readonly units?: Readonly<Record<string, ManifestUnit>>;
-  /** Programs run after the files are in place. `unless` exiting 0 skips one. */
-  readonly steps?: readonly { readonly name: string; readonly run: string; readonly unless?: string }[];
+  /** Programs run after the files are in place. `unless` exiting 0 skips one; `timeout` in seconds, 1800 by default. */
+  readonly steps?: readonly {
+    readonly name: string;
+    readonly run: string;
+    readonly unless?: string;
+    readonly timeout?: number;
+  }[];
   /** What must be true before anything is changed. */
   readonly preflight?: readonly { readonly name: string; readonly run: string; readonly fix: string }[];
   /**

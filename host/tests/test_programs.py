@@ -1,12 +1,14 @@
 """The other programs, against the real thing where this computer allows it: namespaces, pip, sockets."""
 
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -221,6 +223,50 @@ def test_what_the_lock_does_not_vouch_for_is_not_installed(tmp_path):
         assert result.returncode == 1
         assert "to do: see that this machine reaches its package index" in result.stderr
         assert not (target / ".complete").exists()
+
+
+def source_package(folder, name="only_source", version="1.0"):
+    """A package that exists as source only, and whose build takes the setuptools of the lock file."""
+    path, top = folder / f"{name}-{version}.tar.gz", f"{name}-{version}"
+    backend = f"""
+import pathlib, setuptools, zipfile
+assert setuptools.ANSWER == 42
+def build_wheel(directory, *_):
+    info = "{name}-{version}.dist-info"
+    path = pathlib.Path(directory) / "{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("{name}.py", "ANSWER = 43\\n")
+        archive.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        archive.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(info + "/RECORD", "{name}.py,,\\n" + info + "/METADATA,,\\n" + info + "/WHEEL,,\\n")
+    return path.name
+"""
+    texts = {
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n',
+        "own.py": backend,
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for file, text in texts.items():
+            entry = tarfile.TarInfo(f"{top}/{file}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def test_a_package_that_exists_as_source_only_is_built_when_the_lock_names_it(tmp_path):
+    lock, target = tmp_path / "lock", tmp_path / "env"
+    tools = wheel(tmp_path, "setuptools", "999.0").replace(" --hash", " \\\n    --hash")
+    packages = wheel(tmp_path) + source_package(tmp_path) + tools
+    lock.write_text(packages)
+    assert build_env(lock, target, tmp_path).returncode == 1, "it is not named"
+    lock.write_text("--no-binary only-source\n" + packages)
+    result = build_env(lock, target, tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = [target / "bin/python", "-c", "import only_source; print(only_source.ANSWER)"]
+    assert subprocess.run(answer, capture_output=True, text=True, check=True).stdout == "43\n"
+    lock.write_text("--no-binary only-source\n" + packages.replace(tools, ""))
+    assert build_env(lock, target, tmp_path).returncode == 1, "what builds it has no hash"
 
 
 def test_build_env_called_wrongly(tmp_path):

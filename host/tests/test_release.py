@@ -111,6 +111,13 @@ def test_an_environment_that_cannot_be_built_leaves_no_release(node):
     assert node.names("releases") == {digest}
 
 
+def test_packages_come_from_a_folder_that_is_named(node):
+    node.build('mkdir -p $2; touch $2/.complete; echo "$3" >$2/from')
+    archive, digest = node.archive(1)
+    node.run("stage", archive, digest, "/srv/wheels")
+    assert (node.home / "releases" / digest / "env" / "from").read_text() == "/srv/wheels\n"
+
+
 def test_previous_is_what_was_proved_before(node):
     one, two = node.stage(1), node.stage(2)
     node.activate(one)

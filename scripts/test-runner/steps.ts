@@ -33,10 +33,20 @@ export const steps: readonly Step[] = [
     name: "unit, components, golden",
     command: ["npx", "mocha"],
     counts: "mocha",
-    packages: ["keepalived", "nftables", "shellcheck", "openssh-client", "python3", "systemd"],
+    packages: ["keepalived", "nftables", "shellcheck", "openssh-client", "python3", "systemd", "git"],
   },
-  { name: "host programs", command: ["host/test"], counts: "pytest", packages: ["python3-venv", "iproute2"] },
-  { name: "speech app", command: ["app/test"], counts: "pytest", packages: ["python3-venv", "espeak-ng"] },
+  {
+    name: "host programs",
+    command: ["host/test"],
+    counts: "pytest",
+    packages: ["python3-venv", "iproute2", "git"],
+  },
+  {
+    name: "speech app",
+    command: ["app/test"],
+    counts: "pytest",
+    packages: ["python3-venv", "espeak-ng", "git"],
+  },
   {
     name: "the command plugin's conformance",
     command: ["npx", "mocha", "--config", "test/conformance/.mocharc.json"],

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { Cluster } from "../../components/cluster";
 import type { Manifest } from "../../components/remote/manifest";
-import { machinesFor, parsed, rawConfig, release } from "./fixture";
+import type { Engine } from "../../components/speechEngine";
+import { engine, machinesFor, parsed, rawConfig, release } from "./fixture";
 import { type Registered, settled, startMocks } from "./mocks";
 
 const COMMAND = "command:remote:Command";
@@ -9,7 +10,7 @@ const COPY = "command:remote:CopyToRemote";
 
 async function deploy(
   raw: Record<string, unknown>,
-  secrets: { vrrpPassword?: string; peerKey?: string } = {},
+  secrets: { vrrpPassword?: string; peerKey?: string; engine?: Engine } = {},
   slow?: RegExp,
 ): Promise<Registered[]> {
   const registered = await startMocks("test", slow);
@@ -205,6 +206,141 @@ describe("Cluster", () => {
       notify: ["restart:cosyvoice.service"],
     });
     assert.equal(preflight?.[0]?.run, "test -e /opt/cosyvoice/releases/0123456789abcdef/.complete");
+  });
+
+  describe("with the engine cosyvoice", () => {
+    const gpu = (app: Record<string, unknown> = {}, count = 2) => ({
+      ...rawConfig(count),
+      service: { engine: "cosyvoice" },
+      app,
+    });
+
+    it("looks at GPU, driver and disk before anything is touched", async () => {
+      const registered = await deploy(gpu({ gpuMemory: 6 }), { engine });
+      const { preflight, packages } = manifest(registered, "c-rs-2-real-server");
+      assert.deepEqual(preflight?.[1], {
+        name: "GPU, driver and disk are as the engine cosyvoice needs them",
+        run:
+          "/usr/local/lib/cosyvoice-lvs/engine check --memory 6 --driver 525.60.13" +
+          " --disk envs/abcabcabcabcabca-3.11=12 --disk models/0a0a0a0a0a0a0a0a=10",
+        fix: "docs/engine.md has the needs; nothing was touched on this machine",
+      });
+      assert.deepEqual(packages, ["curl", "nfs-common", "python3-venv", "git"]);
+      const programs = String(named(registered, "c-rs-1-applier").inputs.stdin);
+      assert.match(
+        programs,
+        /^PROGRAMS='apply turn vip-on-lo keep-mounted build-env release engine weights'$/m,
+      );
+      assert.doesNotMatch(String(named(registered, "c-director-1-applier").inputs.stdin), /print_engine/);
+    });
+
+    it("stages source, environment and weights in a layer of its own, each with its own limit", async () => {
+      const registered = await deploy(gpu(), { engine });
+      const { layer, directories, files, steps, onRemove, units } = manifest(
+        registered,
+        "c-speech-rs-1-engine",
+      );
+      assert.equal(layer, "engine-stage");
+      assert.deepEqual(directories?.["/opt/cosyvoice/engine"], {
+        mode: "0755",
+        owner: "root:root",
+        purge: true,
+      });
+      assert.deepEqual([files, units], [{}, undefined]);
+      const at = "/opt/cosyvoice/engine";
+      assert.deepEqual(steps, [
+        {
+          name: `stage the source, commit ${engine.commit}`,
+          run: `/usr/local/lib/cosyvoice-lvs/engine source ${engine.commit} https://github.com/FunAudioLLM/CosyVoice.git`,
+          unless: `test -e ${at}/sources/${engine.commit}/.complete`,
+          timeout: 3600,
+        },
+        {
+          name: "stage the environment abcabcabcabcabca-3.11",
+          run:
+            "/usr/local/lib/cosyvoice-lvs/engine environment abcabcabcabcabca-3.11" +
+            " ~root/.cosyvoice-lvs-engine-lock.txt --python 3.11 --by auto",
+          unless: `test -e ${at}/envs/abcabcabcabcabca-3.11/.complete`,
+          timeout: 14400,
+        },
+        {
+          name: "stage the weights 0a0a0a0a0a0a0a0a",
+          run:
+            "/usr/local/lib/cosyvoice-lvs/weights 0a0a0a0a0a0a0a0a --hub huggingface" +
+            " --id FunAudioLLM/Fun-CosyVoice3-0.5B-2512 --revision main",
+          unless: `test -e ${at}/models/0a0a0a0a0a0a0a0a/.complete`,
+          timeout: 43200,
+        },
+        {
+          name: "stage the engine beefbeefbeefbeef",
+          run:
+            `/usr/local/lib/cosyvoice-lvs/engine assemble beefbeefbeefbeef --source ${engine.commit}` +
+            " --environment abcabcabcabcabca-3.11 --model 0a0a0a0a0a0a0a0a --called Fun-CosyVoice3-0.5B-2512 --user cosyvoice",
+        },
+      ]);
+      assert.deepEqual(onRemove, ["rm -rf ~root/.cosyvoice-lvs-engine-lock.txt /opt/cosyvoice/engine"]);
+      assert.equal(named(registered, "c-speech-rs-1-engine-lock").type, COPY);
+      assert.deepEqual(
+        named(registered, "c-speech-rs-1-engine-lock").inputs.remotePath,
+        ".cosyvoice-lvs-engine-lock.txt",
+      );
+    });
+
+    it("takes everything from folders where real servers reach nothing", async () => {
+      const directory = { directory: "/srv/weights", checksums: "made-up.sha256" };
+      const app = { source: "/srv/CosyVoice", wheels: "/srv/wheels", environment: "uv", model: directory };
+      const checksums = `${"0".repeat(64)}  llm.pt\n`;
+      const registered = await deploy(gpu(app), { engine: { ...engine, checksums } });
+      const { steps, files } = manifest(registered, "c-speech-rs-1-engine");
+      const [source, environment, weights] = steps ?? [];
+      assert.match(source?.run ?? "", / \/srv\/CosyVoice$/);
+      assert.match(environment?.run ?? "", / --by uv --wheels \/srv\/wheels$/);
+      assert.match(
+        weights?.run ?? "",
+        /0a0a --directory \/srv\/weights --checksums \/etc\/cosyvoice\/model\.sha256$/,
+      );
+      assert.deepEqual(files, {
+        "/etc/cosyvoice/model.sha256": { mode: "0644", owner: "root:root", content: checksums },
+      });
+      assert.match(
+        manifest(registered, "c-rs-1-real-server").preflight?.[1]?.run ?? "",
+        /--disk models\/0a0a0a0a0a0a0a0a=\/srv\/weights$/,
+      );
+      assert.match(
+        manifest(registered, "c-speech-rs-1-stage").steps?.[0]?.run ?? "",
+        / feedfeedfeedfeed \/srv\/wheels$/,
+      );
+    });
+
+    it("stages everywhere before it runs anywhere, and runs what is staged", async () => {
+      const slow = /-engine$/;
+      const registered = await deploy(gpu({}, 3), { engine }, slow);
+      const names = registered.map(({ name }) => name);
+      const places = (pattern: RegExp) => names.flatMap((name, index) => (pattern.test(name) ? [index] : []));
+      assert.equal(places(slow).length, 3);
+      assert.ok(Math.max(...places(slow)) < Math.min(...places(/^c-speech-rs-\d$/)));
+      const { preflight, files, around, units, checks } = manifest(registered, "c-speech-rs-2");
+      assert.equal(preflight?.[1]?.run, "test -e /opt/cosyvoice/engine/sets/beefbeefbeefbeef/.complete");
+      const environment = files?.["/etc/cosyvoice/cosyvoice.env"];
+      assert.match(
+        environment?.content ?? "",
+        /^COSYVOICE_SOURCE=\/opt\/cosyvoice\/engine\/sets\/beefbeefbeefbeef\/source$/m,
+      );
+      assert.deepEqual(environment?.notify, ["restart:cosyvoice.service"]);
+      assert.match(around?.run ?? "", /--what 'release feedfeedfeedfeed, engine beefbeefbeefbeef' /);
+      assert.equal(units?.["cosyvoice.service"]?.within, 900);
+      assert.equal(checks?.[0]?.within, 900);
+    });
+
+    it("compiles on the machine for vLLM only, and builds for TensorRT what it needs", async () => {
+      const registered = await deploy(gpu({ requirements: "x", tensorrt: true, vllm: true }), { engine });
+      assert.deepEqual(manifest(registered, "c-rs-1-real-server").packages?.slice(3), [
+        "git",
+        "gcc",
+        "libc6-dev",
+      ]);
+      assert.match(manifest(registered, "c-speech-rs-1-engine").steps?.[2]?.run ?? "", / --tensorrt$/);
+    });
   });
 
   it("puts no VIP on real servers behind NAT", async () => {

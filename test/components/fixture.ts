@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { hostMachines } from "../../components/platform/hosts";
 import type { Machine } from "../../components/platform/machine";
 import type { Release } from "../../components/release";
+import type { Engine } from "../../components/speechEngine";
 import { parseConfig } from "../../config/load";
 import type { ClusterConfig } from "../../config/schema";
 
@@ -40,4 +41,15 @@ export function machinesFor(config: ClusterConfig): Machine[] {
 export const release: Release = {
   digest: "feedfeedfeedfeed",
   archive: "/nowhere/feedfeedfeedfeed.json.gz",
+};
+
+export const engine: Engine = {
+  name: "beefbeefbeefbeef",
+  commit: "c".repeat(40),
+  lock: "/nowhere/lock.txt",
+  environment: "abcabcabcabcabca-3.11",
+  environmentSpace: 12,
+  driver: "525.60.13",
+  model: "0a0a0a0a0a0a0a0a",
+  checksums: undefined,
 };

@@ -130,6 +130,12 @@ const gpu = {
   },
 };
 
+const built = {
+  service: { engine: "cosyvoice" },
+  app: { requirements: "made-up.txt", tensorrt: true, fp16: true, model: { id: "made-up/Model-1" } },
+};
+const engine = "feedfeedfeedfeed";
+
 /** Every case, computed when this module is read. */
 export const goldenCases: readonly GoldenCase[] = [
   {
@@ -236,8 +242,15 @@ export const goldenCases: readonly GoldenCase[] = [
     name: "gpu",
     texts: {
       "run.sh": renderRunScript(cluster(gpu)),
-      "cosyvoice.env": renderServiceEnvironment(cluster(gpu), "rs-3"),
-      "cosyvoice.service": renderServiceUnit(cluster(gpu)),
+      "cosyvoice.env": renderServiceEnvironment(cluster(gpu), "rs-3", engine),
+      "cosyvoice.service": renderServiceUnit(cluster(gpu), engine),
+    },
+  },
+  {
+    name: "gpu-built",
+    texts: {
+      "cosyvoice.env": renderServiceEnvironment(cluster(built), "rs-1", engine),
+      "cosyvoice.service": renderServiceUnit(cluster(built), engine),
     },
   },
   {

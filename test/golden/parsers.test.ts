@@ -124,6 +124,7 @@ describe("systemd", () => {
     paths.vrrpGuard,
     paths.vipOnLo,
     paths.keepMounted,
+    paths.engineProgram,
     join(paths.service, "run.sh"),
   ];
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import logging
 import os
 import re
 import sys
 import threading
 import time
+import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,9 @@ _MOST_SPEAKERS = 32
 # Symbols of the CMU alphabet with a stress: upstream spells out digits in English text, also those.
 _STRESSED = re.compile(r"\[[A-Z]{2}[0-2]\]")
 _VERSIONS = (("cosyvoice3.yaml", 3), ("cosyvoice2.yaml", 2), ("cosyvoice.yaml", 1))
+# What only training uses, and the description of a model names all the same, to prepare recordings.
+# It would have to be compiled on each machine.
+_TRAINING = ("pyworld",)
 # Seconds that the threads of an interrupted synthesis get.
 _SETTLE = 5.0
 
@@ -226,6 +231,9 @@ def _import(source: Path) -> tuple[Any, Any]:
             zh=f"COSYVOICE_SOURCE={source}：其中没有 cosyvoice 目录；"
             "请设为 FunAudioLLM/CosyVoice 的完整检出（含子模块）",
         )
+    for name in _TRAINING:
+        if importlib.util.find_spec(name) is None:
+            sys.modules[name] = types.ModuleType(name)
     sys.path[:0] = [str(source), str(source / "third_party" / "Matcha-TTS")]
     try:
         from cosyvoice.cli.cosyvoice import AutoModel
