@@ -59,6 +59,7 @@ function engineVariables(config: ClusterConfig, engine: string | undefined): Rec
     COSYVOICE_SOURCE: `${set}/source`,
     COSYVOICE_MODEL: buildsForGpu(config) ? engineMirror(config, engine) : `${set}/${modelName(config)}`,
     COSYVOICE_PYTHON: `${set}/env/bin/python`,
+    COSYVOICE_EDITION: engine,
     COSYVOICE_FP16: app.fp16 ? "1" : "0",
     COSYVOICE_TRT: app.tensorrt ? "1" : "0",
     COSYVOICE_VLLM: app.vllm ? "1" : "0",

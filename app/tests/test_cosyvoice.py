@@ -581,3 +581,7 @@ def test_options_have_their_defaults() -> None:
     with contextlib.suppress(KeyError):
         del options.environment()["COSYVOICE_MODEL"]
     assert load_options({"COSYVOICE_SOURCE": "/s", "COSYVOICE_TRT": "1"}).describe() == "trt"
+    another = load_options({"COSYVOICE_SOURCE": "/s", "COSYVOICE_EDITION": "5f2c"})
+    assert another.describe() == "5f2c"
+    with pytest.raises(EngineUnavailable, match="COSYVOICE_EDITION='a b'"):
+        load_options({"COSYVOICE_SOURCE": "/s", "COSYVOICE_EDITION": "a b"})

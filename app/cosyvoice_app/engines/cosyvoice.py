@@ -6,6 +6,8 @@ COSYVOICE_MODEL           folder of the model. Default: pretrained_models/Fun-Co
 COSYVOICE_PYTHON          the interpreter with upstream's packages. Default: the service's own.
 COSYVOICE_FP16, COSYVOICE_TRT, COSYVOICE_VLLM   half precision, TensorRT, vLLM. Default: 0.
 COSYVOICE_TEXT_FRONTEND   upstream's reading of numbers and signs. Default: 1.
+COSYVOICE_EDITION         tells one installation from another (source, packages, weights) in the names of
+                          results, so that none is answered with what another made. Default: none.
 COSYVOICE_START_LIMIT     seconds that loading may take. Default: 600.
 COSYVOICE_WORKER_MEMORY   GiB of main memory beyond which a worker that grows is replaced between two texts.
                           Default: 0, never.
@@ -60,6 +62,7 @@ class Options:
     model: str
     python: str
     switches: Mapping[str, bool]
+    edition: str
     start_limit: float
     most_memory: int
 
@@ -76,10 +79,11 @@ class Options:
         }
 
     def describe(self) -> str:
-        """The switches that change the audio."""
+        """What changes the audio, besides the model."""
         short = {name.removeprefix("COSYVOICE_").lower(): on for name, on in self.switches.items()}
         words = [name for name in ("fp16", "trt", "vllm") if short[name]]
-        return " ".join([*words, *([] if short["text_frontend"] else ["no-text-frontend"])])
+        words += [] if short["text_frontend"] else ["no-text-frontend"]
+        return " ".join([*words, *filter(None, [self.edition])])
 
 
 def load_options(environment: Mapping[str, str]) -> Options:
@@ -116,6 +120,11 @@ def load_options(environment: Mapping[str, str]) -> Options:
         f"COSYVOICE_{name}": switch(f"COSYVOICE_{name}", default)
         for name, default in (("FP16", "0"), ("TRT", "0"), ("VLLM", "0"), ("TEXT_FRONTEND", "1"))
     }
+    edition = text("COSYVOICE_EDITION")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", edition):
+        problems.append(
+            f"COSYVOICE_EDITION={edition!r}: set it to at most 64 letters, digits, '.', '_' and '-'"
+        )
     start_limit = number("COSYVOICE_START_LIMIT", "600", 1, 86_400, "s")
     memory = number("COSYVOICE_WORKER_MEMORY", "0", 0, 4096, "GiB")
     if problems:
@@ -125,6 +134,7 @@ def load_options(environment: Mapping[str, str]) -> Options:
         model=str(Path(model).absolute()),
         python=text("COSYVOICE_PYTHON", sys.executable),
         switches=switches,
+        edition=edition,
         start_limit=start_limit,
         most_memory=int(memory * (1 << 30)),
     )
