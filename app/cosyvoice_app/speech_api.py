@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .disconnect import until_gone
 from .engines import Prompt, SpeechRequest, mode_for
 from .errors import BadRequest, OutputsUnavailable
-from .formats import MEDIA_TYPES, StreamEncoder, check_format, encode
+from .formats import MEDIA_TYPES, Encodings, StreamEncoder, check_format
 from .history import owner_of
 from .prompts import MAX_BYTES, read_prompt
 from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, SpeechService
@@ -56,6 +56,7 @@ class SpeechBody(BaseModel):
 
 def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
     """Adds the routes to the API."""
+    encodings = Encodings()
 
     @api.post("/v1/audio/speech", summary="Speech from text", response_class=Response, responses=_AUDIO)
     async def speech(body: SpeechBody, request: Request) -> Response:
@@ -72,7 +73,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             prompt_text=words,
             instruct=instruct,
         )
-        return await _answer(service, request, wanted, format, body.stream)
+        return await _answer(service, encodings, request, wanted, format, body.stream)
 
     @api.post(
         "/v1/audio/clone",
@@ -109,7 +110,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             prompt_text=prompt_text,
             instruct=instructions,
         )
-        return await _answer(service, request, wanted, format, stream)
+        return await _answer(service, encodings, request, wanted, format, stream)
 
     @api.get("/v1/instructions", summary="How a voice can be told to speak")
     async def instructions() -> dict[str, Any]:
@@ -180,7 +181,12 @@ def _understood(service: SpeechService, instructions: str) -> str:
 
 
 async def _answer(
-    service: SpeechService, request: Request, wanted: SpeechRequest, format: str, stream: bool
+    service: SpeechService,
+    encodings: Encodings,
+    request: Request,
+    wanted: SpeechRequest,
+    format: str,
+    stream: bool,
 ) -> Response:
     """The audio of a request, whole or while it is being made."""
     fresh = "no-cache" in request.headers.get("cache-control", "").lower()
@@ -198,7 +204,7 @@ async def _answer(
         return StreamingResponse(body, media_type=MEDIA_TYPES[format], headers=_headers(name, format))
     made = await until_gone(request, service.speak(wanted, use_cache=not fresh, request_id=request_id))
     await service.history.add(owner, made.name)
-    encoded = await asyncio.to_thread(encode, made.data, format)
+    encoded = await encodings.get(made.data, format)
     headers = {
         **_headers(made.name, format),
         "X-Result-Voice": quote(made.voice),  # a model may have voices with Chinese names
