@@ -6,6 +6,7 @@ what is asked for has been made before. A request comes with an API key, as thos
 it is remembered in a history, too.
 
 Usage: app/test --python $PWD/bench/app_speed.py [--rounds 5] [--seconds 4] [--requests 10000]
+           [--results 100000]
 A JSON line for every measurement goes to standard output.
 """
 
@@ -17,6 +18,7 @@ import math
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -87,14 +89,15 @@ class Connection:
         return status
 
 
-def start(folder: Path, port: int, core: int) -> subprocess.Popen[bytes]:
-    """The app, on that core alone."""
+def start(folder: Path, port: int, core: int, **settings: str) -> subprocess.Popen[bytes]:
+    """The app, on that core alone. settings: more of its environment."""
     environment = {
         **os.environ,
         "COSYVOICE_NODE": "rs-1",
         "COSYVOICE_OUTPUTS": str(folder / "outputs"),
         "COSYVOICE_DRAIN_FILE": str(folder / "no-drain"),
         "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        **settings,
     }
     command = [sys.executable, str(APP / "app.py"), "--port", str(port), "--enable-queue"]
     own = os.sched_getaffinity(0)
@@ -239,11 +242,60 @@ def memory(port: int, pid: int, requests: int, cached: bytes) -> None:
             raise SystemExit(f"a request that was to be {kind} was answered with {status}")
 
 
+def listing(folder: Path, port: int, core: int, results: int) -> None:
+    """Everybody's newest results out of very many, after a start and later."""
+    outputs = folder / "outputs"
+    outputs.mkdir()
+    for number in range(results):
+        parameters = json.dumps({"text": f"Number {number}.", "seed": 1}).encode() + b"\0"
+        parameters += b"\0" * (len(parameters) % 2)
+        trailer = struct.pack("<4sI4s4sI", b"LIST", 12 + len(parameters), b"INFO", b"ICMT", len(parameters))
+        wav = struct.pack(
+            "<4sI4s4sIHHIIHH4sI",
+            *(b"RIFF", 36 + 100 + len(trailer + parameters), b"WAVE", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16),
+            *(b"data", 100),
+        )
+        file = outputs / f"{number:032x}.wav"
+        file.write_bytes(wav + bytes(100) + trailer + parameters)
+        os.utime(file, (1e9 + number, 1e9 + number))
+    began = time.monotonic()
+    process = start(folder, port, core, COSYVOICE_SHARED_HISTORY="1")
+    started = time.monotonic()
+    try:
+        connection = Connection(port)
+        row: dict[str, object] = {"event": "listing", "results": results}
+        question = request("GET", "/v1/results?limit=20")
+
+        def newest() -> tuple[float, list[str]]:
+            asked = time.monotonic()
+            status = connection.ask(question)
+            took = time.monotonic() - asked
+            return took, [r["name"] for r in json.loads(connection.body)["data"]] if status == 200 else []
+
+        row["first_s"], names = newest()
+        while names[:1] != [f"{results - 1:032x}.wav"]:
+            if time.monotonic() > started + 300:
+                raise SystemExit("the newest results were not listed within 300 s")
+            time.sleep(0.05)
+            _, names = newest()
+        row["complete_s"] = time.monotonic() - started
+        row["again_s"] = min(newest()[0] for _ in range(5))
+        connection.ask(speech("Something new."))
+        row["after_a_new_one_s"] = newest()[0]
+        row["rss"] = resident(process.pid)
+        row["start_s"] = started - began
+        emit(**{name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
+    finally:
+        process.kill()
+        process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each measurement lasts")
     parser.add_argument("--requests", type=int, default=10_000, help="while the memory is looked at")
+    parser.add_argument("--results", type=int, default=100_000, help="out of which the newest are listed")
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -284,6 +336,8 @@ def main() -> None:
         finally:
             process.kill()
             process.wait()
+    with tempfile.TemporaryDirectory(prefix="app-speed-") as directory:
+        listing(Path(directory), port, cores[0], options.results)
 
 
 if __name__ == "__main__":

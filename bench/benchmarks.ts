@@ -215,8 +215,10 @@ const app: Benchmark = {
   description: "the speech app on one core: time, requests/s and memory of results that are there already",
   native: true,
   run(context) {
-    const [rounds, seconds, requests] = context.quick ? [1, 1, 1000] : [5, 4, 10_000];
-    const options = ["--rounds", rounds, "--seconds", seconds, "--requests", requests].map(String);
+    const counts = context.quick
+      ? { rounds: 1, seconds: 1, requests: 1000, results: 10_000 }
+      : { rounds: 5, seconds: 4, requests: 10_000, results: 100_000 };
+    const options = Object.entries(counts).flatMap(([name, value]) => [`--${name}`, String(value)]);
     const program = join(repository, "bench/app_speed.py");
     return native(context, join(repository, "app/test"), ["--python", program, ...options], 900);
   },

@@ -370,7 +370,19 @@ function appTable(rows: readonly Row[]): string {
   const last = memory.at(-1);
   const cells = [memory[0], middle, last].map((row) => megabytes(row, "rss"));
   const grown = table(headOfMemory, [[Number(last?.requests), ...cells, growth(rows).toFixed(0)]]);
-  return [table(head, lines), grown].join("\n\n");
+  const listed = where(rows, { event: "listing" }).map((row) => [
+    number(row, "results"),
+    ...["first_s", "again_s", "after_a_new_one_s"].map((key) => (number(row, key) * 1000).toFixed(1)),
+    number(row, "complete_s").toFixed(2),
+  ]);
+  const headOfListing = [
+    "results on the share",
+    "first list, ms",
+    "again, ms",
+    "after a new one, ms",
+    "all newest listed after the start, s",
+  ];
+  return [table(head, lines), grown, table(headOfListing, listed)].join("\n\n");
 }
 
 // --- goals -----------------------------------------------------------------------------------------------------------

@@ -196,7 +196,11 @@ class _Service:
         # each other.
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
-        housekeeping = [asyncio.create_task(self._keep_house()), asyncio.create_task(self._retention.run())]
+        housekeeping = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._retention.run()),
+            asyncio.create_task(self._speech.history.adopt()),
+        ]
         if self._peers is not None:
             housekeeping.append(asyncio.create_task(self._peers.watch()))
         stopping = asyncio.create_task(stop.wait())

@@ -45,8 +45,8 @@ def problem(response: httpx.Response) -> dict[str, str]:
 
 
 def kept(server: Server) -> list[str]:
-    """Files in the outputs, leftovers included and logs not."""
-    return [name for name in os.listdir(server.outputs) if not name.endswith(".log")]
+    """Files in the outputs, leftovers included; logs and histories not."""
+    return [n for n in os.listdir(server.outputs) if not n.endswith(".log") and n != "history"]
 
 
 def connect(server: Server) -> Client:
