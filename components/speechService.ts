@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import { type ClusterConfig, peersOn } from "../config/schema";
 import { paths } from "../render/paths";
 import {
+  renderDirectors,
   renderPeerKey,
   renderPeers,
   renderRunScript,
@@ -154,7 +155,8 @@ function activateContent(config: ClusterConfig, active: string, machineName: str
       [paths.runScript]: rootProgram(renderRunScript(config), { check: "bash -n {}", ...restart }),
       [paths.serviceEnvironment]: rootFile(renderServiceEnvironment(config, machineName), restart),
       [paths.serviceUnit]: rootFile(renderServiceUnit(config), restart),
-      // A new real server restarts nobody: the service looks by itself.
+      // A new director or real server restarts nobody: the service looks by itself.
+      [paths.directors]: rootFile(renderDirectors(config)),
       ...(peersOn(config) ? { [paths.peers]: rootFile(renderPeers(config, machineName)) } : {}),
     },
     links: {

@@ -541,6 +541,7 @@ const ownVariables: Readonly<Record<string, string>> = {
   COSYVOICE_QUEUE_LENGTH: "set service.queueLength",
   COSYVOICE_TIME_LIMIT: "set service.timeLimit",
   COSYVOICE_PEERS: "set service.peers",
+  COSYVOICE_DIRECTORS: "they are the machines of `directors`",
   COSYVOICE_PEER_KEY_FILE: "set the secret peerKey",
   GRADIO_TEMP_DIR: "the service may write nowhere else",
   PATH: "run.sh activates the service's own environment",

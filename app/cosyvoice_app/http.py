@@ -29,7 +29,7 @@ from .errors import (
 )
 from .history import owner_of
 from .metrics import CONTENT_TYPE, Metrics
-from .peers import HEADER, Caller
+from .peers import HEADER, Caller, Watched, read_addresses
 from .readiness import Readiness
 from .sessions import Sessions, check_body
 from .settings import Settings
@@ -82,13 +82,16 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         body = shaped.body(speaks_chinese(_languages(request)))
         return JSONResponse(body, error.status_code, headers=error.headers)
 
+    directors = Watched(settings.directors, read_addresses, frozenset())
+
     @api.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "alive", "node": settings.node}
 
     @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
     async def readyz(request: Request) -> Response:
-        if "x-leaving" in request.headers:
+        # From anybody else it would be a way to have all connections made anew for each request.
+        if "x-leaving" in request.headers and request.client and request.client.host in directors.value:
             readiness.leave()
         problem = service.outputs.problem
         readiness.refresh()

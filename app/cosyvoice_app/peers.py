@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import re
@@ -129,6 +130,12 @@ def read_keys(text: str) -> tuple[bytes, ...]:
     if any(len(key) < _SHORTEST_KEY for key in keys):
         raise ValueError(f"has a key of less than {_SHORTEST_KEY} characters")
     return tuple(key.encode() for key in keys)
+
+
+def read_addresses(text: str) -> frozenset[str]:
+    """Addresses, one a line. Raises ValueError."""
+    lines = (line.strip() for line in text.splitlines())
+    return frozenset(str(ipaddress.ip_address(line)) for line in lines if line)
 
 
 class Watched(Generic[T]):
