@@ -22,7 +22,7 @@ from . import systemd
 from .engines import REGISTRY, create_engine
 from .errors import EngineUnavailable
 from .history import Owners
-from .http import Front, create_api
+from .http import Callers, Front, create_api
 from .logs import Clients, JobLog, LineFile, Recorder
 from .metrics import Metrics
 from .outputs import Outputs
@@ -174,7 +174,7 @@ class _Service:
         )
         server = _Server(
             uvicorn.Config(
-                recorder,
+                Callers(recorder, self._peers),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

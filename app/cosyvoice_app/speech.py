@@ -361,6 +361,7 @@ class SpeechService:
                 zh=f"本节点尚未就绪，请稍后再试（{self._readiness.reason}）",
                 retry_after=5,
             )
+        came = time.monotonic()
         plan = self.engine.plan(request)
         name = result_name(plan.parameters)
         voice = str(plan.parameters.get("voice", ""))
@@ -374,7 +375,8 @@ class SpeechService:
             patience = self._settings.time_limit + LEASE
             again = False
             while True:
-                turn = await self._turn(ticket, again)
+                turn = await self._turn(ticket, came, again)
+                waited = time.monotonic() - came
                 try:
                     shared = use_cache and patience > 0
                     if shared and claim is None:
@@ -385,11 +387,13 @@ class SpeechService:
                         if shared and (data := await self.outputs.find(name, fresh=True)) is not None:
                             return self._found(name, data, voice)
                         if isinstance(turn, HomeTurn):
+                            self._metrics.wait.observe(waited)
                             audio = await self._run(plan, hear)
                             break
                         assert self._hand_over is not None
                         made = await self._hand_over.send(turn, request, name=name, request_id=request_id)
                         if made is not None:
+                            self._metrics.wait.observe(waited)
                             log.info("%s made %s", turn.peer.name, name)
                             return _from_peer(name, *made)
                         again = True
@@ -414,11 +418,12 @@ class SpeechService:
         self._metrics.cache_hits.inc()
         return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
 
-    async def _turn(self, ticket: object, again: bool = False) -> HomeTurn | PeerTurn:
+    async def _turn(self, ticket: object, came: float, again: bool) -> HomeTurn | PeerTurn:
         """Waits until this request may have the engine, here or on another node; the caller ends the turn.
         Raises QueueFull.
 
-        again: it had a turn elsewhere, which came to nothing; so it is the next one here.
+        came: when the request did, on the monotonic clock. again: it had a turn elsewhere, which came to
+        nothing; so it is the next one here.
         """
         waiting, room = self._line.waiting, self._settings.waiting_room
         full = self._line.held and waiting >= room and not again
@@ -439,7 +444,6 @@ class SpeechService:
                 f"请在 {seconds} 秒后再试",
                 retry_after=seconds,
             )
-        came = time.monotonic()
         turn: HomeTurn | PeerTurn | None = None
         try:
             async with asyncio.timeout(self._settings.wait_limit):
@@ -459,7 +463,6 @@ class SpeechService:
             ) from None
         finally:
             logs.note(wait=time.monotonic() - came)
-        self._metrics.wait.observe(time.monotonic() - came)
         return turn
 
     async def _run(self, plan: Plan, hear: Callable[[Audio], None] = lambda piece: None) -> Audio:
