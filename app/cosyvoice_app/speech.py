@@ -180,14 +180,7 @@ class SpeechService:
                 zh=f"文本有 {len(text)} 个字符，最多 {limit} 个：请分段提交",
                 param="input",
             )
-        try:
-            cleaned = texts.clean(text)
-        except ValueError:
-            raise BadRequest(
-                "the text is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
-                zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
-                param="input",
-            ) from None
+        cleaned = texts.cleaned(text, "input", ("the text", "文本"))
         # Of the text as it came, so that positions in messages are those that the user sees.
         if not annotations.speakable(annotations.parse(text)):
             raise BadRequest(
@@ -563,14 +556,7 @@ def _cleaned(said: str, param: str, limit: int) -> str:
             zh=f"{param} 有 {len(said)} 个字符，最多 {limit} 个",
             param=param,
         )
-    try:
-        return texts.clean(said)
-    except ValueError:
-        raise BadRequest(
-            f"{param} is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
-            zh=f"{param} 不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
-            param=param,
-        ) from None
+    return texts.cleaned(said, param, (param, f"{param} "))
 
 
 def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:

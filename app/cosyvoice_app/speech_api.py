@@ -106,7 +106,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             speed=speed,
             seed=seed,
             mode=mode or mode_for(instruct=instructions, recorded=True, words=prompt_text),
-            prompt=Prompt(read.digest, read.wav),
+            prompt=read,
             prompt_text=prompt_text,
             instruct=instructions,
         )
