@@ -24,7 +24,7 @@ from conftest import APP, NOTHING_MORE, Server, StartServer
 from gradio_client import Client
 
 from cosyvoice_app.metrics import Metrics
-from cosyvoice_app.peers import HEADER, Peer, Peers, ranked, read_keys, read_list
+from cosyvoice_app.peers import HEADER, Peer, Peers, Seen, ranked, read_keys, read_list
 
 KEY = "made-up-key-of-32-characters-aaaa"
 OTHER_KEY = "made-up-key-of-32-characters-bbbb"
@@ -449,6 +449,37 @@ def test_nobody_but_a_node_gets_past_the_door(
     session = owned_by(cluster, 1)
     cluster.nodes[0].http.headers[HEADER.decode()] = signed
     assert join(cluster.nodes[0].http, session, "forged").headers["x-served-by"] == "node-1"
+
+
+def test_what_a_node_has_sent_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    nodes = [{"name": f"rs-{n}", "url": f"http://10.0.0.{n}"} for n in (1, 2)]
+    for node in nodes:
+        (tmp_path / node["name"]).write_text(json.dumps({"self": node["name"], "peers": nodes}))
+    first, second = (
+        Peers(tmp_path / name, tmp_path / "key", Metrics(name, "test")) for name in ("rs-1", "rs-2")
+    )
+
+    def question() -> dict[bytes, bytes]:
+        return {HEADER: first.sign(Peer("rs-2", ""), "POST", "/peer/turn", body="0").encode()}
+
+    asked = question()
+    assert second.verify(asked, "POST", "/peer/turn") is not None
+    assert second.verify(asked, "POST", "/peer/turn") is None, "a replay"
+    assert all(second.verify(question(), "POST", "/peer/turn") for _ in range(50)), "asked again"
+
+
+def test_no_more_is_remembered_of_requests_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    seen = Seen(most=3)
+    assert [seen.add(mac) for mac in "abca"] == [True, True, True, False]
+    assert seen.add("d")
+    assert seen.add("a"), "the oldest went"
+    assert not seen.add("d")
+    now[0] += 61
+    assert seen.add("d")
+    assert len(seen._until) == 1
 
 
 def test_nodes_with_different_keys_are_alone(start_cluster: StartCluster) -> None:
