@@ -7,10 +7,10 @@ import io
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from urllib.parse import unquote
+from typing import Any
 
 from . import annotations, logs
 from . import text as texts
@@ -26,7 +26,7 @@ from .errors import (
     ServiceError,
     TimeLimit,
 )
-from .handover import HandOver, PeerTurn, Turns
+from .handover import HandOver, Hear, PeerTurn, Turns
 from .history import History
 from .line import HomeTurn, Line, Turn
 from .metrics import Metrics
@@ -227,7 +227,7 @@ class SpeechService:
         ticket: anything by which `place` can be asked about this request. request_id: the name under which
         another node is to know it.
         """
-        return await self._counted(request, use_cache, accepted, lambda piece: None, ticket, request_id)
+        return await self._counted(request, use_cache, accepted, None, ticket, request_id)
 
     async def stream(
         self,
@@ -237,17 +237,27 @@ class SpeechService:
         accepted: bool = False,
         ticket: object = None,
         request_id: str = "",
-    ) -> AsyncIterator[Audio]:
+    ) -> AsyncGenerator[Audio, None]:
         """The audio of a request in pieces of one format, while it is being made; it is kept as with `speak`,
         and so are turn, limits and metrics. One that is there already comes from its file.
 
         Raises ServiceError: nearly always before the first piece, and in the middle when the engine fails. A
         listener who is slow does not hold the engine up; one who leaves (`contextlib.aclosing`) stops it.
         """
+
+        def make(hear: Hear) -> Coroutine[Any, Any, Speech]:
+            return self._counted(request, use_cache, accepted, hear, ticket, request_id)
+
+        async with aclosing(self._pieces(make)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(
+        self, make: Callable[[Hear], Coroutine[Any, Any, Speech]]
+    ) -> AsyncGenerator[Audio, None]:
+        """What is heard of a speech while it is made; closing this ends the making."""
         pieces: asyncio.Queue[Audio | None] = asyncio.Queue()
-        task = asyncio.create_task(
-            self._counted(request, use_cache, accepted, pieces.put_nowait, ticket, request_id)
-        )
+        task = asyncio.create_task(make(pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         heard = False
         try:
@@ -283,7 +293,7 @@ class SpeechService:
         request: SpeechRequest,
         use_cache: bool,
         accepted: bool,
-        hear: Callable[[Audio], None],
+        hear: Hear | None,
         ticket: object,
         request_id: str,
     ) -> Speech:
@@ -314,7 +324,9 @@ class SpeechService:
             if self.job_log is not None:
                 self.job_log.finish(job, outcome, status)
 
-    async def speak_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> Speech:
+    async def speak_for(
+        self, request: SpeechRequest, turn: Turn, *, name: str, hear: Hear | None = None
+    ) -> Speech:
         """Makes the speech for another node, which counts it, in a turn that it was given. name: that of the
         result there. Raises ServiceError.
         """
@@ -329,7 +341,7 @@ class SpeechService:
                         zh=f"在本节点结果会是 {mine} 而不是 {name}：两个节点的版本一致吗？",
                     )
                 # The other node has found the share in order and no such result; the engine is not to wait.
-                audio = await self._run(plan)
+                audio = await self._run(plan, hear)
             finally:
                 turn.release()
             data = encode(audio, plan.parameters)
@@ -340,11 +352,15 @@ class SpeechService:
         finally:
             self._inside -= 1
 
+    def stream_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> AsyncGenerator[Audio, None]:
+        """`speak_for` in pieces, as with `stream`. A turn is held from here on, so it must be begun."""
+        return self._pieces(lambda hear: self.speak_for(request, turn, name=name, hear=hear))
+
     async def _speak(
         self,
         request: SpeechRequest,
         use_cache: bool,
-        hear: Callable[[Audio], None],
+        hear: Hear | None,
         ticket: object,
         request_id: str,
     ) -> Speech:
@@ -384,11 +400,15 @@ class SpeechService:
                             audio = await self._run(plan, hear)
                             break
                         assert self._hand_over is not None
-                        made = await self._hand_over.send(turn, request, name=name, request_id=request_id)
+                        made = await self._hand_over.send(
+                            turn, request, name=name, request_id=request_id, hear=hear
+                        )
                         if made is not None:
                             self._metrics.wait.observe(waited)
                             log.info("%s made %s", turn.peer.name, name)
-                            return _from_peer(name, *made)
+                            data = encode(made, plan.parameters) if isinstance(made, Audio) else made
+                            seconds = read_summary(io.BytesIO(data))[0]
+                            return Speech(name, data, seconds, False, voice)
                         again = True
                         continue
                 finally:
@@ -458,7 +478,7 @@ class SpeechService:
             logs.note(wait=time.monotonic() - came)
         return turn
 
-    async def _run(self, plan: Plan, hear: Callable[[Audio], None] = lambda piece: None) -> Audio:
+    async def _run(self, plan: Plan, hear: Hear | None = None) -> Audio:
         """The engine under the time limit; only ever one at a time."""
         began = time.monotonic()
         self._metrics.running.set(1)
@@ -467,7 +487,8 @@ class SpeechService:
             async with asyncio.timeout(self._settings.time_limit), aclosing(self.engine.parts(plan)) as parts:
                 async for piece in parts:
                     pieces.append(piece)
-                    hear(piece)
+                    if hear is not None:
+                        hear(piece)
             audio = join(pieces)
         except TimeoutError:
             self._count_failure()
@@ -557,9 +578,3 @@ def _cleaned(said: str, param: str, limit: int) -> str:
             param=param,
         )
     return texts.cleaned(said, param, (param, f"{param} "))
-
-
-def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:
-    """What another node has made and kept."""
-    seconds = read_summary(io.BytesIO(data))[0]
-    return Speech(name, data, seconds, False, unquote(headers.get("x-result-voice", "")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from .disconnect import until_gone
+from .disconnect import next_of, until_gone, while_there
 from .engines import Prompt, SpeechRequest, mode_for
 from .errors import BadRequest, OutputsUnavailable
 from .formats import MEDIA_TYPES, Encodings, StreamEncoder, check_format
@@ -196,7 +196,7 @@ async def _answer(
         pieces = service.stream(wanted, use_cache=not fresh, request_id=request_id)
         name = service.name(wanted)
         # Whatever can be wrong is nearly always known by then, and told by the status.
-        first = await until_gone(request, _next(pieces))
+        first = await until_gone(request, next_of(pieces))
         if first is None:
             return Response(b"", media_type=MEDIA_TYPES[format], headers=_headers(name, format))
         await service.history.add(owner, name)
@@ -222,21 +222,15 @@ def _headers(name: str, format: str) -> dict[str, str]:
     }
 
 
-async def _next(pieces: AsyncIterator[Audio]) -> Audio | None:
-    return await anext(pieces, None)
-
-
 async def _encoded(
-    request: Request, first: Audio, pieces: AsyncIterator[Audio], format: str
+    request: Request, first: Audio, pieces: AsyncGenerator[Audio, None], format: str
 ) -> AsyncIterator[bytes]:
     """The bytes of a stream. One whose client has gone ends, and its work with it."""
-    encoder = await asyncio.to_thread(StreamEncoder, format, first.rate)
-    async with aclosing(pieces):  # type: ignore[type-var]
-        piece: Audio | None = first
-        while piece is not None:
+    async with aclosing(pieces):
+        encoder = await asyncio.to_thread(StreamEncoder, format, first.rate)
+        if data := await asyncio.to_thread(encoder.feed, first):
+            yield data
+        async for piece in while_there(request, pieces):
             if data := await asyncio.to_thread(encoder.feed, piece):
                 yield data
-            if await request.is_disconnected():
-                return
-            piece = await anext(pieces, None)
     yield await asyncio.to_thread(encoder.finish)
