@@ -3,6 +3,10 @@
 libsndfile reads formats that attackers know well, and the process of the service holds a GPU and the share.
 So an upload is decoded by a process of its own (prompt_decoder.py), which lives for a fraction of a second
 under limits on everything. It takes about 0.1 s of a core.
+
+libsndfile has no decoder for what phones and browsers record by themselves (AAC in MP4, Opus in WebM), so
+that is refused by its name. Who records on the page does not meet this: gradio's recorder decodes in the
+browser, which can read its own recordings, and sends WAV; tests/test_page.py looks whether it still does.
 """
 
 from __future__ import annotations
