@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { cpus, release, tmpdir } from "node:os";
+import { cpus, loadavg, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { paths } from "../render";
@@ -262,7 +262,8 @@ export async function nativeSurroundings(): Promise<Record<string, string>> {
   const versions = "import gradio, platform; print(platform.python_version(), gradio.__version__)";
   const { stdout } = await execa(join(repository, "app/test"), ["--python", "-c", versions]);
   const [python = "", gradio = ""] = stdout.split(" ");
-  return { processor: processor(), kernel: release(), cores: String(cpus().length), python, gradio };
+  const load = loadavg()[0]?.toFixed(1) ?? "unknown";
+  return { processor: processor(), kernel: release(), cores: String(cpus().length), python, gradio, load };
 }
 
 function processor(): string {

@@ -230,7 +230,7 @@ def app(result, directory):
     b.plot(requests, [row["rss"] / 1e6 for row in memory], color=OURS, label="the app")
     with_children = [(row["rss"] + row["children_rss"]) / 1e6 for row in memory]
     b.plot(requests, with_children, color=GREY, linestyle="--", label="with its processes")
-    b.set_ylim(bottom=0)
+    b.set_ylim(0, max(with_children) * 1.25)
     b.set_xlabel("requests: seven of ten cached, one made, two refused")
     b.set_ylabel("resident memory, MB")
     b.legend(fontsize=9)
