@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { cpus, tmpdir } from "node:os";
+import { cpus, loadavg, release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { paths } from "../render";
@@ -13,11 +13,21 @@ export interface Benchmark {
   readonly name: BenchmarkName;
   /** For `--help`. */
   readonly description: string;
+  /** Whether it runs on this computer alone and no virtual machine is started for it. */
+  readonly native?: true;
   run(context: Context): Promise<Row[]>;
 }
 
 /** The benchmarks, in the order in which `all` runs them. */
-export const benchmarkNames = ["throughput", "outages", "weights", "connections", "fleet", "calm"] as const;
+export const benchmarkNames = [
+  "throughput",
+  "outages",
+  "weights",
+  "connections",
+  "fleet",
+  "calm",
+  "app",
+] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
 /** What a benchmark gets. */
@@ -163,7 +173,6 @@ const fleet: Benchmark = {
 /** The poller with our defaults on this very computer, against addresses of 127.0.0.0/8. */
 async function nativePoller(context: Context, size: number, died: number): Promise<Row[]> {
   const scratch = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-bench-"));
-  const rows: Row[] = [];
   try {
     const [director] = clusterSpec("defaults", size).directors;
     const config = join(scratch, "health.json");
@@ -171,14 +180,23 @@ async function nativePoller(context: Context, size: number, died: number): Promi
     const [seconds, deaths] = context.quick ? [5, 2] : [50, 10];
     const program = join(repository, "bench/native_fleet.py");
     const poller = join(repository, "host/health-poller.py");
-    const child = execa("python3", [program, poller, config, ...[seconds, deaths, died].map(String)], {
-      stdin: "ignore",
-      timeout: 300_000,
-    });
-    for await (const line of child.iterable()) take(String(line), rows, context.note);
+    const options = [program, poller, config, ...[seconds, deaths, died].map(String)];
+    return await native(context, "python3", options, 300);
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
+}
+
+/** Runs a program on this very computer and collects what it prints. `limit`: seconds. */
+async function native(
+  context: Context,
+  program: string,
+  options: readonly string[],
+  limit: number,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  const child = execa(program, options, { stdin: "ignore", timeout: limit * 1000 });
+  for await (const line of child.iterable()) take(String(line), rows, context.note);
   return rows;
 }
 
@@ -192,6 +210,20 @@ const calm: Benchmark = {
   },
 };
 
+const app: Benchmark = {
+  name: "app",
+  description: "the speech app on one core: time, requests/s and memory of results that are there already",
+  native: true,
+  run(context) {
+    const counts = context.quick
+      ? { rounds: 1, seconds: 1, requests: 1000, results: 10_000 }
+      : { rounds: 5, seconds: 4, requests: 10_000, results: 100_000 };
+    const options = Object.entries(counts).flatMap(([name, value]) => [`--${name}`, String(value)]);
+    const program = join(repository, "bench/app_speed.py");
+    return native(context, join(repository, "app/test"), ["--python", program, ...options], 900);
+  },
+};
+
 /** Every benchmark by name. */
 export const benchmarks: Readonly<Record<BenchmarkName, Benchmark>> = {
   throughput,
@@ -200,6 +232,7 @@ export const benchmarks: Readonly<Record<BenchmarkName, Benchmark>> = {
   connections,
   fleet,
   calm,
+  app,
 };
 
 /** What a result was measured on. */
@@ -221,5 +254,18 @@ export async function surroundings(
     },
     60,
   );
-  return { accelerator, processor: cpus()[0]?.model ?? "unknown", ...found };
+  return { accelerator, processor: processor(), ...found };
+}
+
+/** What a native benchmark was measured on: this computer. */
+export async function nativeSurroundings(): Promise<Record<string, string>> {
+  const versions = "import gradio, platform; print(platform.python_version(), gradio.__version__)";
+  const { stdout } = await execa(join(repository, "app/test"), ["--python", "-c", versions]);
+  const [python = "", gradio = ""] = stdout.split(" ");
+  const load = loadavg()[0]?.toFixed(1) ?? "unknown";
+  return { processor: processor(), kernel: release(), cores: String(cpus().length), python, gradio, load };
+}
+
+function processor(): string {
+  return cpus()[0]?.model ?? "unknown";
 }

@@ -25,7 +25,9 @@ def rows_of(result, **values):
 def save(figure, result, directory, name):
     """Writes it, with what it was measured on below."""
     on = result["on"]
-    text = f"{on['cores']} cores ({on['accelerator']}), Linux {on['kernel']}, keepalived {on['keepalived']}"
+    where = on.get("accelerator", "not emulated")
+    what = f"keepalived {on['keepalived']}" if "keepalived" in on else f"Python {on['python']}"
+    text = f"{on['cores']} cores ({where}), Linux {on['kernel']}, {what}"
     if result["quick"]:
         text = "QUICK RUN, not to be quoted. " + text
     figure.text(0.01, 0.005, text, fontsize=8, color=GREY)
@@ -209,9 +211,37 @@ def calm(result, directory):
     save(figure, result, directory, "calm")
 
 
+def app(result, directory):
+    figure, (a, b) = plt.subplots(1, 2, figsize=(13, 4.8))
+    latency = rows_of(result, event="latency")
+    names = list(dict.fromkeys(row["what"] for row in latency))
+    for offset, key, colour in ((-0.25, "p50", OURS), (0, "p95", GREY), (0.25, "p99", CLASSIC)):
+        values = [
+            statistics.median_low([row[key] for row in latency if row["what"] == name]) for name in names
+        ]
+        a.bar([index + offset for index in range(len(names))], values, 0.23, color=colour, label=key)
+    a.axhline(10, color="black", linestyle=":", label="goal for p50: 10 ms")
+    a.set_xticks(range(len(names)), names)
+    a.set_ylabel("time to an answer, ms")
+    a.legend(fontsize=9)
+    a.set_title("A result that is there already, one connection")
+    memory = rows_of(result, event="memory")
+    requests = [row["requests"] for row in memory]
+    b.plot(requests, [row["rss"] / 1e6 for row in memory], color=OURS, label="the app")
+    with_children = [(row["rss"] + row["children_rss"]) / 1e6 for row in memory]
+    b.plot(requests, with_children, color=GREY, linestyle="--", label="with its processes")
+    b.set_ylim(0, max(with_children) * 1.25)
+    b.set_xlabel("requests: seven of ten cached, one made, two refused")
+    b.set_ylabel("resident memory, MB")
+    b.legend(fontsize=9)
+    b.set_title("Memory")
+    figure.suptitle("The speech app on one core")
+    save(figure, result, directory, "app")
+
+
 def main():
     directory = sys.argv[1]
-    for draw in (throughput, outages, connections, fleet, calm):
+    for draw in (throughput, outages, connections, fleet, calm, app):
         path = os.path.join(directory, f"{draw.__name__}.json")
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:

@@ -35,6 +35,7 @@ const tables: Record<BenchmarkName, (rows: readonly Row[]) => string> = {
   connections: connectionTable,
   fleet: fleetTable,
   calm: calmTable,
+  app: appTable,
 };
 
 function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
@@ -317,7 +318,76 @@ function calmTable(rows: readonly Row[]): string {
   return table(head, [[...cells, total("attempts"), total("lost"), longest.toFixed(0)]]);
 }
 
+// --- app -------------------------------------------------------------------------------------------------------------
+
+const asked: Readonly<Record<string, string>> = {
+  speech: "POST /v1/audio/speech",
+  "speech as mp3": "POST /v1/audio/speech, mp3",
+  result: "GET /v1/results/{name}",
+  page: "the page's API (gradio), two requests",
+};
+
+/** Bytes by which the app's memory grows with each request, least squares over the second half; the first one warms it up. */
+export function growth(rows: readonly Row[]): number {
+  const samples = where(rows, { event: "memory" });
+  const half = samples.slice(Math.floor(samples.length / 2));
+  const points = half.map((row) => [number(row, "requests"), number(row, "rss")] as const);
+  const mean = (index: 0 | 1) => points.reduce((sum, point) => sum + point[index], 0) / points.length;
+  const [x, y] = [mean(0), mean(1)];
+  const over = points.reduce((sum, point) => sum + (point[0] - x) * (point[1] - y), 0);
+  return over / points.reduce((sum, point) => sum + (point[0] - x) ** 2, 0);
+}
+
+function appTable(rows: readonly Row[]): string {
+  const times = (found: readonly Row[], key: string, digits: number) =>
+    found.length === 0
+      ? "-"
+      : spread(
+          found.map((row) => number(row, key)),
+          digits,
+        );
+  const head = [
+    "request",
+    "p50, ms",
+    "p95, ms",
+    "p99, ms",
+    "processor, ms each",
+    "requests/s on one core, 8 connections",
+    "of the core it got, %",
+  ];
+  const lines = distinct(where(rows, { event: "latency" }), "what").map((what) => {
+    const found = where(rows, { event: "latency", what });
+    const shares = ["p50", "p95", "p99", "cpu_ms"].map((key) => times(found, key, 2));
+    const busy = where(rows, { event: "throughput", what });
+    const got = busy.map((row) => (number(row, "per_second") * number(row, "cpu_ms")) / 10);
+    return [asked[what] ?? what, ...shares, times(busy, "per_second", 0), spread(got)];
+  });
+  const memory = where(rows, { event: "memory" });
+  const megabytes = (row: Row | undefined, key: string) => (row ? (number(row, key) / 1e6).toFixed(1) : "-");
+  const middle = memory[Math.floor(memory.length / 2)];
+  const headOfMemory = ["requests", "at first, MB", "half-way, MB", "at last, MB", "growth, bytes a request"];
+  const last = memory.at(-1);
+  const cells = [memory[0], middle, last].map((row) => megabytes(row, "rss"));
+  const grown = table(headOfMemory, [[Number(last?.requests), ...cells, growth(rows).toFixed(0)]]);
+  const listed = where(rows, { event: "listing" }).map((row) => [
+    number(row, "results"),
+    ...["first_s", "again_s", "after_a_new_one_s"].map((key) => (number(row, key) * 1000).toFixed(1)),
+    number(row, "complete_s").toFixed(2),
+  ]);
+  const headOfListing = [
+    "results on the share",
+    "first list, ms",
+    "again, ms",
+    "after a new one, ms",
+    "all newest listed after the start, s",
+  ];
+  return [table(head, lines), grown, table(headOfListing, listed)].join("\n\n");
+}
+
 // --- goals -----------------------------------------------------------------------------------------------------------
+
+/** Bytes of growth a request that count as none: a megabyte in 10,000 requests. */
+const flat = 100;
 
 /** The goals beside what was found. */
 export function goals(results: readonly Result[]): string {
@@ -376,6 +446,24 @@ export function goals(results: readonly Result[]): string {
       "health of 300 real servers under 20 % of a core",
       `at most ${most.toFixed(1)} % for ${servers}, not emulated`,
       most < 20,
+    ]);
+  }
+  const app = rowsOf("app");
+  if (app.length > 0) {
+    const medians = where(app, { event: "latency", what: "speech" }).map((row) => number(row, "p50"));
+    const rates = where(app, { event: "throughput", what: "speech" }).map((row) => number(row, "per_second"));
+    const [slowest, rate] = [Math.max(...medians), quantile(rates, 0.5)];
+    lines.push([
+      "the app, a result that is there: p50 at most 10 ms",
+      `at most ${slowest.toFixed(1)} ms`,
+      slowest <= 10,
+    ]);
+    lines.push(["the app, the same: 200 requests/s on one core", `median ${rate.toFixed(0)}`, rate >= 200]);
+    const requests = Number(where(app, { event: "memory" }).at(-1)?.requests);
+    lines.push([
+      "the app's memory flat over 10,000 requests",
+      `${growth(app).toFixed(0)} bytes a request`,
+      requests >= 10_000 ? growth(app) < flat : undefined,
     ]);
   }
   const word = (met: boolean | undefined) => (met === undefined ? "too short a run" : met ? "yes" : "**no**");

@@ -4,6 +4,7 @@ import { paths } from "../render/paths";
 import {
   engineSet,
   loadLimit,
+  renderDirectors,
   renderPeerKey,
   renderPeers,
   renderRunScript,
@@ -198,7 +199,8 @@ function activateContent(
         restart,
       ),
       [paths.serviceUnit]: rootFile(renderServiceUnit(config, engine?.name), restart),
-      // A new real server restarts nobody: the service looks by itself.
+      // A new director or real server restarts nobody: the service looks by itself.
+      [paths.directors]: rootFile(renderDirectors(config)),
       ...(peersOn(config) ? { [paths.peers]: rootFile(renderPeers(config, machineName)) } : {}),
     },
     links: {

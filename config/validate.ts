@@ -542,6 +542,7 @@ const ownVariables: Readonly<Record<string, string>> = {
   COSYVOICE_QUEUE_LENGTH: "set service.queueLength",
   COSYVOICE_TIME_LIMIT: "set service.timeLimit",
   COSYVOICE_PEERS: "set service.peers",
+  COSYVOICE_DIRECTORS: "they are the machines of `directors`",
   COSYVOICE_PEER_KEY_FILE: "set the secret peerKey",
   COSYVOICE_SOURCE: "set app.source and app.ref",
   COSYVOICE_MODEL: "set app.model",

@@ -31,6 +31,8 @@ export const paths = {
   serviceEnvironment: "/etc/cosyvoice/cosyvoice.env",
   /** The other real servers. Read again when it changes. */
   peers: "/etc/cosyvoice/peers.json",
+  /** The directors' addresses, for the service. Read again when it changes. */
+  directors: "/etc/cosyvoice/directors",
   peerKey: "/etc/cosyvoice/peers.key",
   /** The service user's home: uploads, caches. */
   serviceState: "/var/lib/cosyvoice",

@@ -40,6 +40,7 @@ export function renderServiceEnvironment(
     COSYVOICE_OUTPUTS: paths.outputs,
     COSYVOICE_QUEUE_LENGTH: String(service.queueLength),
     COSYVOICE_TIME_LIMIT: String(service.timeLimit),
+    COSYVOICE_DIRECTORS: paths.directors,
     ...(peersOn(config) ? { COSYVOICE_PEERS: paths.peers, COSYVOICE_PEER_KEY_FILE: paths.peerKey } : {}),
     ...(service.engine === "cosyvoice" ? engineVariables(config, engine) : {}),
     GRADIO_TEMP_DIR: `${paths.serviceState}/uploads`,
@@ -110,6 +111,11 @@ export function renderPeers(config: ClusterConfig, realServerName: string): stri
     .filter(({ name }) => name !== self)
     .map(({ name, address }) => ({ name, url: `http://${address}:${config.port}` }));
   return `${JSON.stringify({ self, peers }, undefined, 2)}\n`;
+}
+
+/** The directors' addresses, one a line: whose word that a real server is about to be forgotten the service believes. */
+export function renderDirectors({ directors }: ClusterConfig): string {
+  return directors.map(({ address }) => `${address}\n`).join("");
 }
 
 /** The peers' key file: the key that signs, and below it one that is accepted as well. */

@@ -87,6 +87,8 @@ _BEFORE = {
     "ü": "n l",
     "ve": "n l",
 }
+_LETTERS_OF_PINYIN = re.compile("[a-zü]{1,7}")
+_PINYIN_WITH_DIGIT = re.compile("[a-zü]{2,6}[1-5]")
 # Syllables that are said without a tone: particles, suffixes and the second halves of common words. Elsewhere
 # a missing tone mark is a mistake.
 _TONELESS = _words(
@@ -130,6 +132,14 @@ MARKS: dict[str, tuple[str, str]] = {
     "vocalized-noise": ("vocal noise", "人声杂音"),
     "accent": ("accent", "口音"),
 }
+_JOINTS = re.compile(r"[\s_-]")
+# By the letters alone. No two are one slip apart.
+_BARE_MARKS = {_JOINTS.sub("", name): name for name in MARKS}
+# Those in which a slip is not another word, by their length.
+_LONG_MARKS: dict[int, list[str]] = {}
+for _bare in _BARE_MARKS:
+    if len(_bare) >= 6:
+        _LONG_MARKS.setdefault(len(_bare), []).append(_bare)
 #: Tags around words.
 TAGS: dict[str, tuple[str, str]] = {
     "strong": ("stressed", "重读"),
@@ -208,7 +218,14 @@ def language_of(text: str) -> str:
 
 def examine(text: str) -> tuple[list[Piece], list[Mistake]]:
     """The pieces and the mistakes of a text. What is mistaken is in the pieces as text."""
-    return _Reader(text).read()
+    pieces, mistakes = _examined(text)
+    return list(pieces), list(mistakes)
+
+
+@lru_cache(16)  # a request is read when it is checked, when it is planned and when it is spoken
+def _examined(text: str) -> tuple[tuple[Piece, ...], tuple[Mistake, ...]]:
+    pieces, mistakes = _Reader(text).read()
+    return tuple(pieces), tuple(mistakes)
 
 
 def _complain(text: str, mistakes: Sequence[Mistake], chinese: bool) -> str:
@@ -243,17 +260,21 @@ _MARKS_OF_TONES = {"\u0304": 1, "\u0301": 2, "\u030c": 3, "\u0300": 4}
 _TONES_TO_MARKS = {tone: mark for mark, tone in _MARKS_OF_TONES.items()}
 
 
-def without_tone(spelt: str) -> tuple[str, list[int]]:
+@lru_cache(4096)
+def without_tone(spelt: str) -> tuple[str, tuple[int, ...]]:
     """Letters without tone marks, and the tones that were marked."""
+    if spelt.isascii():
+        return spelt, ()
     letters, tones = [], []
     for char in unicodedata.normalize("NFD", spelt):
         if char in _MARKS_OF_TONES:
             tones.append(_MARKS_OF_TONES[char])
         else:
             letters.append(char)
-    return unicodedata.normalize("NFC", "".join(letters)), tones
+    return unicodedata.normalize("NFC", "".join(letters)), tuple(tones)
 
 
+@lru_cache(4096)
 def with_tone(letters: str, tone: int) -> str:
     """The letters with the mark of a tone from 1 to 4 where pinyin puts it; 5: as they are."""
     if tone == 5:
@@ -300,6 +321,7 @@ _STANDING_ALONE = _table(
 )
 
 
+@lru_cache(4096)
 def _brackets(letters: str, tone: int) -> str:
     """How a syllable is annotated; empty when the tokenizer cannot."""
     initial, final = _SYLLABLES[letters]
@@ -315,7 +337,7 @@ def _with_any_tone(letters: str) -> str:
     return " / ".join(ways)
 
 
-@lru_cache(1024)
+@lru_cache(4096)
 def _nearest_syllable(spelt: str) -> str:
     """The annotation, or up to three, that a misspelt syllable stands for.
 
@@ -324,8 +346,8 @@ def _nearest_syllable(spelt: str) -> str:
     spelt = spelt.lower().replace("u:", "ü").replace("v", "ü")
     letters, tones = without_tone(spelt)
     if letters and letters[-1] in "12345":
-        letters, tones = letters[:-1], [*tones, int(letters[-1])]
-    if not re.fullmatch("[a-zü]{1,7}", letters) or len(set(tones)) > 1:
+        letters, tones = letters[:-1], (*tones, int(letters[-1]))
+    if not _LETTERS_OF_PINYIN.fullmatch(letters) or len(set(tones)) > 1:
         return ""
     initial, final = _cut(letters)
     tries = [letters, *(initial + other for other in _OTHER_FINALS.get(final, ()))]
@@ -336,8 +358,9 @@ def _nearest_syllable(spelt: str) -> str:
         return _brackets(found, tones[0]) if tones else _with_any_tone(found)
     if not tones or len(letters) == 1:
         return ""
-    fewer = (letters, *(letters[:at] + letters[at + 1 :] for at in range(len(letters))))
-    near = {one for part in fewer for one in _BY_FEWER.get(part, ()) if _one_edit_apart(letters, one)}
+    fewer = {letters, *(letters[:at] + letters[at + 1 :] for at in range(len(letters)))}
+    likely = {one for part in fewer for one in _BY_FEWER.get(part, ())}
+    near = [one for one in likely if _one_edit_apart(letters, one)]
     # A slip within the final is likelier than one in the initial.
     ordered = sorted(near, key=lambda one: (_SYLLABLES[one][0] != initial, one))
     return " / ".join([way for one in ordered if (way := _brackets(one, tones[0]))][:3])
@@ -345,7 +368,7 @@ def _nearest_syllable(spelt: str) -> str:
 
 def _cut(letters: str) -> tuple[str, str]:
     """Initial and the rest."""
-    size = next((size for size in (2, 1) if letters[:size] in INITIALS), 0)
+    size = 2 if letters[:2] in INITIALS else 1 if letters[:1] in INITIALS else 0
     return letters[:size], letters[size:]
 
 
@@ -363,11 +386,13 @@ def _one_edit_apart(one: str, other: str) -> bool:
 
 def _nearest_mark(word: str) -> str:
     """The mark that `word` misspells, by a capital, a space, or, in a long one, a letter."""
-    same = re.sub(r"[\s_-]", "", word).lower()
-    for name in MARKS:
-        bare = re.sub(r"[_-]", "", name)
-        if same == bare or (len(bare) >= 6 and _one_edit_apart(same, bare)):
-            return name
+    same = _JOINTS.sub("", word).lower()
+    if same in _BARE_MARKS:
+        return _BARE_MARKS[same]
+    for size in (len(same) - 1, len(same), len(same) + 1):
+        for bare in _LONG_MARKS.get(size, ()):
+            if _one_edit_apart(same, bare):
+                return _BARE_MARKS[bare]
     return ""
 
 
@@ -791,16 +816,18 @@ class _Reader:
         return whole
 
 
+@lru_cache(4096)
 def _is_pinyin_like(name: str) -> bool:
     """Whether it is pinyin, or nearly, and says its tone: nobody's prose."""
     letters, tones = without_tone(name.lower())
     if tones:
         return letters in _BEFORE or bool(_nearest_syllable(name))
-    return bool(re.fullmatch("[a-zü]{2,6}[1-5]", letters)) and (
+    return bool(_PINYIN_WITH_DIGIT.fullmatch(letters)) and (
         letters[:-1] in _BEFORE or letters[:-1] in _SYLLABLES
     )
 
 
+@lru_cache(4096)
 def _guess(name: str) -> str:
     """What brackets that stand for themselves are most likely to mean; empty: they are prose."""
     if mark := _nearest_mark(name):
@@ -810,6 +837,7 @@ def _guess(name: str) -> str:
     return _nearest_syllable(name) if _is_pinyin_like(name) else ""
 
 
+@lru_cache
 def _example(initial: str) -> str:
     """A final that goes with an initial."""
     return next(with_tone(final, 4) for final in ("a", "i", "u", "uo") if (initial + final) in _SYLLABLES)

@@ -1,14 +1,17 @@
 """What users get: WAV as it is kept, or MP3, Opus or bare PCM made of it, whole or while it is being spoken.
 
 Encoding takes a core for 7 (MP3) to 25 (Opus) milliseconds for each second of audio and must not run on the
-event loop: call `encode`, `StreamEncoder.feed` and `StreamEncoder.finish` by asyncio.to_thread(). The
-libraries let go of the interpreter while they work.
+event loop: call `encode`, `StreamEncoder.feed` and `StreamEncoder.finish` by asyncio.to_thread(), or
+`Encodings.get`, which does. The libraries let go of the interpreter while they work.
 """
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
 import struct
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +80,36 @@ def encode(wav: bytes, format: str) -> Encoded:
     encoder = StreamEncoder(format, audio.rate, whole=True)
     encoder.feed(audio)
     return Encoded(encoder.finish(), media_type)
+
+
+class Encodings:
+    """Results in the formats that they were asked for lately: a result that is there already is often asked
+    for in the same format again, and encoding takes longer than all the rest.
+    """
+
+    def __init__(self, most_bytes: int = 16 << 20) -> None:
+        """most_bytes: of what is kept. 16 MiB are half an hour of MP3."""
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[str, str], Encoded] = OrderedDict()
+        self._size = 0
+
+    async def get(self, wav: bytes, format: str) -> Encoded:
+        """As `encode`, off the event loop. Raises WavError."""
+        if format == "wav":
+            return encode(wav, format)
+        # By the bytes and not by the result's name: it may be made anew, and an engine on a GPU does not
+        # promise the same bits.
+        key = (hashlib.sha256(wav).hexdigest(), format)
+        if (kept := self._kept.get(key)) is not None:
+            self._kept.move_to_end(key)
+            return kept
+        encoded = await asyncio.to_thread(encode, wav, format)
+        if key not in self._kept and len(encoded.data) <= self._most_bytes:
+            self._kept[key] = encoded
+            self._size += len(encoded.data)
+            while self._size > self._most_bytes:
+                self._size -= len(self._kept.popitem(last=False)[1].data)
+        return encoded
 
 
 class StreamEncoder:

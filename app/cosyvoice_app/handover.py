@@ -16,21 +16,25 @@ import dataclasses
 import json
 import logging
 import random
+import struct
 import types
 import typing
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar, Union
 from urllib.parse import quote
 
 import httpx
 
-from .errors import BadRequest, NotReady, QueueFull, ServiceError
+from .errors import BadRequest, EngineError, NotReady, QueueFull, ServiceError
 from .line import HomeTurn, Line, Turn
 from .metrics import Metrics
 from .peers import Condition, Peer, PeerError, Peers
+from .wav import Audio, WavError, decode, encode, join
 
 T = TypeVar("T")
+#: Told of each piece of a speech while it is made.
+Hear = Callable[[Audio], None]
 
 log = logging.getLogger("cosyvoice")
 
@@ -141,38 +145,103 @@ class HandOver:
         task.add_done_callback(self._late.discard)
 
     async def send(
-        self, turn: PeerTurn, request: Any, *, name: str, request_id: str = ""
-    ) -> tuple[bytes, dict[str, str]] | None:
-        """Lets the other node do the job: bytes and headers of its answer. None: it did not, for whatever
-        reason, and the job is this node's again. Cancelling stops the work there.
+        self, turn: PeerTurn, request: Any, *, name: str, request_id: str = "", hear: Hear | None = None
+    ) -> bytes | Audio | None:
+        """Lets the other node do the job: the file that it made, or, when it was heard meanwhile, the audio.
+        None: it did not, for whatever reason, and the job is this node's again. Cancelling stops the work
+        there. Raises EngineError when that node fails and a part has been heard already.
 
         name: of the result as this node would call it; a node of another version, to which the same words
-        mean another result, does not do it.
+        mean another result, does not do it. hear: called with each piece as it comes; whoever listens slowly
+        keeps the pieces here and holds up neither this nor the other node's engine.
         """
         turn.used()
-        body = {"turn": turn.token, "name": name, "request": to_json(request)}
+        body = {"turn": turn.token, "name": name, "request": to_json(request), "stream": hear is not None}
+        heard: list[Audio] = []
         headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode("latin-1"))]
         outcome = "cancelled"
         try:
             content = json.dumps(body).encode()
             sending = self._peers.request(turn.peer, "POST", "/peer/speak", body=content, headers=headers)
             async with asyncio.timeout(self._limit), sending as answer:
+                if hear is not None and answer.headers.get("content-type") == PIECES:
+                    async for piece in read_pieces(answer.aiter_bytes()):
+                        heard.append(piece)
+                        hear(piece)
+                    outcome = "ok"
+                    return join(heard)
                 data = await answer.aread()
             outcome = "ok" if answer.status_code == 200 else "refused"
             if outcome == "ok":
-                return data, dict(answer.headers)
+                return data
             log.warning(
                 "%s did not do a job: %d %s",
                 turn.peer.name,
                 answer.status_code,
                 data[:300].decode(errors="replace"),
             )
-        except (PeerError, TimeoutError, httpx.TransportError) as error:
+        except (PeerError, TimeoutError, httpx.TransportError, WavError) as error:
             outcome = "lost"
-            log.warning("%s was lost with a job: %s", turn.peer.name, error or type(error).__name__)
+            said = error or type(error).__name__
+            log.warning("%s was lost with a job: %s", turn.peer.name, said)
+            if heard:
+                raise EngineError(
+                    f"{turn.peer.name} broke off in the middle of the speech: {said}; send it again",
+                    zh=f"{turn.peer.name} 在合成中途中断：{said}；请重新提交",
+                    retry_after=1,
+                ) from error
         finally:
             self._metrics.handed_over.labels(outcome).inc()
         return None
+
+
+# Pieces of a speech on the way between two nodes: each as a WAV behind its length, then a length of 0, and
+# after that the reason when there are no more because something failed.
+
+PIECES = "application/vnd.cosyvoice.pieces"
+_LENGTH = struct.Struct(">I")
+# Bytes of a piece at the most.
+_LARGEST_PIECE = 64 << 20
+
+
+async def write_pieces(pieces: AsyncIterator[Audio]) -> AsyncIterator[bytes]:
+    """The bytes of an answer. Raises nothing of the service's: what fails is told at the end."""
+    end = b""
+    try:
+        async for piece in pieces:
+            data = encode(piece, {})
+            yield _LENGTH.pack(len(data)) + data
+    except ServiceError as error:
+        end = error.message.encode()
+    yield _LENGTH.pack(0) + end
+
+
+async def read_pieces(parts: AsyncIterator[bytes]) -> AsyncIterator[Audio]:
+    """The pieces out of such an answer. Raises PeerError when it ends before they do, or tells of a failure;
+    WavError for anything else.
+    """
+    buffer = bytearray()
+    length: int | None = None
+    async for part in parts:
+        buffer += part
+        while length != 0:
+            if length is None:
+                if len(buffer) < _LENGTH.size:
+                    break
+                (length,) = _LENGTH.unpack_from(buffer)
+                del buffer[: _LENGTH.size]
+                if length > _LARGEST_PIECE:
+                    raise WavError(f"a piece of {length} bytes")
+            elif len(buffer) < length:
+                break
+            else:
+                yield decode(bytes(buffer[:length]))
+                del buffer[:length]
+                length = None
+    if length != 0:
+        raise PeerError("its answer broke off")
+    if buffer:
+        raise PeerError(buffer[:1000].decode(errors="replace"))
 
 
 class Turns:

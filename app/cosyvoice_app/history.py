@@ -11,11 +11,19 @@ once and neither half. What there is to know stands in the name, so no entry is 
 rest (text, voice, duration) in the result itself, so nothing can contradict it. A listing reads one folder of
 at most `MOST` names and then as many results as it shows, however many there are in the outputs. The hash
 keeps who reads the share from using the secrets.
+
+Where everybody is shown what everybody made, all of them together are one more owner, `history/all`, whose
+entries bear the time at which the result was made, by the share's clock. A result comes to be there without
+an entry when the node that made it dies between the two, when an older version made it, or a person copied
+it; so a node that starts looks once through all results, and gives entries to the newest. Two that do that at
+once make the same ones.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import heapq
 import os
 import random
 import re
@@ -26,6 +34,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .claims import refresh
 from .errors import NotFound, OutputsUnavailable
 from .outputs import Outputs, Result, is_result_name
 
@@ -46,6 +55,12 @@ _SWEEP_SECONDS = 1.0
 _FOLDERS = 256
 # Likewise for a listing: what has not been read by then is left out.
 _LISTING_SECONDS = 2.0
+# What a list of all results may take longer than other operations, in seconds, and how many of them are
+# looked at in one operation.
+_NAMES_SECONDS = 60.0
+_AT_ONCE = 100
+# Pause, in seconds, after the share was away while they were.
+_ADOPT_AGAIN = 60.0
 # So many entries without a result are removed at a time.
 _MOST_REMOVED = 50
 
@@ -57,11 +72,16 @@ class History:
         """shared: everybody is shown what everybody made."""
         self._outputs = outputs
         self._directory = outputs.directory / "history"
+        self._everybody = self._directory / "all"
         self._shared = shared
+        if shared:
+            outputs.on_made = self._made
 
     async def recent(self, owner: str, count: int) -> list[Result]:
         """What this owner is to see, newest first: their own results, or everybody's where that is set."""
-        return await (self._outputs.latest(count) if self._shared else self.latest(owner, count))
+        if not self._shared:
+            return await self.latest(owner, count)
+        return await self._outputs.share.call(lambda: self._latest(self._everybody, count))
 
     async def add(self, owner: str, name: str) -> None:
         """Remembers that an owner made a result, or found it made. Raises nothing.
@@ -71,7 +91,8 @@ class History:
         """
         if owner and is_result_name(name):
             with suppress(OutputsUnavailable):
-                await self._outputs.share.call(lambda: self._add(self._folder(owner), name))
+                now = int(time.time() * 1000)
+                await self._outputs.share.call(lambda: self._add(self._folder(owner), [(now, name)]))
 
     async def latest(self, owner: str, count: int) -> list[Result]:
         """An owner's newest results that are still there, each once. Raises OutputsUnavailable."""
@@ -88,6 +109,26 @@ class History:
                 zh=f"这份历史记录中没有 {name[:80]!r}；GET /v1/history 会列出其中的内容",
             )
 
+    async def adopt(self) -> None:
+        """Sees to it that the newest results are among everybody's. It waits for a share that is away."""
+        while self._shared:
+            try:
+                await self._adopt()
+                return
+            except OutputsUnavailable:
+                await asyncio.sleep(_ADOPT_AGAIN)
+
+    async def _adopt(self) -> None:
+        share = self._outputs.share
+        names = await share.call(self._without_entry, extra=_NAMES_SECONDS)
+        newest: list[tuple[int, str]] = []
+        for at in range(0, len(names), _AT_ONCE):
+            part = names[at : at + _AT_ONCE]
+            newest = heapq.nlargest(MOST, newest + await share.call(lambda part=part: self._times(part)))
+        for at in range(0, len(newest), _AT_ONCE):
+            entries = newest[at : at + _AT_ONCE]
+            await share.call(lambda entries=entries: self._add(self._everybody, entries))
+
     async def sweep(self) -> None:
         """Removes entries without results in one part of the owners, chosen by chance. Raises nothing."""
         with suppress(OutputsUnavailable):
@@ -99,19 +140,39 @@ class History:
 
     # Below: in a thread.
 
-    def _add(self, folder: Path, name: str) -> None:
-        entry = folder / f"{int(time.time() * 1000):013d}-{name}"
-        for _ in range(3):
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another node's sweep took the empty folder away meanwhile
-                os.close(os.open(entry, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-                break
+    def _add(self, folder: Path, entries: Iterable[tuple[int, str]]) -> None:
+        """entries: milliseconds since 1970, and name of the result."""
+        for at, name in entries:
+            entry = folder / f"{at:013d}-{name}"
+            for _ in range(3):
+                folder.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # another node's sweep took the empty folder away meanwhile
+                    os.close(os.open(entry, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+                    break
         seen: set[str] = set()
         for older, result in _entries(folder):
             if result in seen or len(seen) >= MOST:
                 (folder / older).unlink(missing_ok=True)
             else:
                 seen.add(result)
+
+    def _made(self, name: str) -> None:
+        self._add(self._everybody, self._times([name]))
+
+    def _times(self, names: Iterable[str]) -> list[tuple[int, str]]:
+        """When those that are still there were made, in milliseconds since 1970."""
+        found = []
+        for name in names:
+            with suppress(FileNotFoundError):
+                state = os.stat(self._outputs.directory / name, follow_symlinks=False)
+                found.append((state.st_mtime_ns // 1_000_000, name))
+        return found
+
+    def _without_entry(self) -> list[str]:
+        """Results that are not among everybody's."""
+        listed = {result for _, result in _entries(self._everybody)}
+        with os.scandir(self._outputs.directory) as entries:
+            return [e.name for e in entries if is_result_name(e.name) and e.name not in listed]
 
     def _latest(self, folder: Path, count: int) -> list[Result]:
         until = time.monotonic() + _LISTING_SECONDS
@@ -123,6 +184,10 @@ class History:
             if name in found:
                 continue
             result = self._outputs.describe(name)
+            if result is None and not gone:
+                # This node may have looked for it in vain before another one made it; see claims.py.
+                refresh(self._outputs.directory)
+                result = self._outputs.describe(name)
             if result is None:
                 gone.append(folder / entry)
             else:

@@ -29,7 +29,7 @@ from .errors import (
 )
 from .history import owner_of
 from .metrics import CONTENT_TYPE, Metrics
-from .peers import HEADER, Caller
+from .peers import HEADER, Caller, Peers, Watched, read_addresses
 from .readiness import Readiness
 from .sessions import Sessions, check_body
 from .settings import Settings
@@ -82,13 +82,16 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         body = shaped.body(speaks_chinese(_languages(request)))
         return JSONResponse(body, error.status_code, headers=error.headers)
 
+    directors = Watched(settings.directors, read_addresses, frozenset())
+
     @api.get("/healthz", summary="The process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "alive", "node": settings.node}
 
     @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
     async def readyz(request: Request) -> Response:
-        if "x-leaving" in request.headers:
+        # From anybody else it would be a way to have all connections made anew for each request.
+        if "x-leaving" in request.headers and request.client and request.client.host in directors.value:
             readiness.leave()
         problem = service.outputs.problem
         readiness.refresh()
@@ -233,8 +236,38 @@ def file_response(name: str, data: bytes, request: Request) -> Response:
 _RESULT_BY_ADDRESS = re.compile(r"/gradio_api/file=https?:/+[^/]+(/v1/results/[0-9a-f]{32}\.wav)")
 
 
+# Where `Callers` puts the node that a request comes from.
+_CALLER = "cosyvoice.caller"
+
+
+class Callers:
+    """The outermost ASGI app: knows the requests of other nodes by their signature, and for whom they are."""
+
+    def __init__(self, app: App, peers: Peers | None) -> None:
+        self._app = app
+        self._peers = peers
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            caller = self._verified(scope)
+            kept = [(name, value) for name, value in scope["headers"] if name != HEADER]
+            scope = {**scope, "headers": kept, _CALLER: caller}
+            if caller is not None and caller.client:
+                scope["client"] = (caller.client, 0)
+        await self._app(scope, receive, send)
+
+    def _verified(self, scope: MutableMapping[str, Any]) -> Caller | None:
+        """The node that this request comes from; None: it is a client's."""
+        headers = dict(scope["headers"])
+        if self._peers is None or HEADER not in headers:
+            return None
+        query = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
+        return self._peers.verify(headers, scope["method"], target.decode("latin-1"))
+
+
 class Front:
-    """The outermost ASGI app: a name on every answer, limits on every body, API or page by path.
+    """Behind `Callers`: a name on every answer, limits on every body, API or page by path.
 
     It passes messages through as they come, so that event streams are not held back.
     """
@@ -283,11 +316,9 @@ class Front:
         request_id = headers.get(b"x-request-id", b"")
         if not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", request_id):
             request_id = uuid.uuid4().hex[:16].encode()
-        caller = self._caller(scope, headers)
-        kept = [(n, v) for n, v in scope["headers"] if n not in (HEADER, b"x-request-id")]
+        caller: Caller | None = scope.get(_CALLER)
+        kept = [(n, v) for n, v in scope["headers"] if n != b"x-request-id"]
         scope = {**scope, "headers": [*kept, (b"x-request-id", request_id)]}
-        if caller is not None and caller.client:
-            scope["client"] = (caller.client, 0)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -315,14 +346,6 @@ class Front:
             await error_response(error.reason, languages)(scope, receive, send_named)
         except ServiceError as error:
             await error_response(error, languages)(scope, receive, send_named)
-
-    def _caller(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> Caller | None:
-        """The node that this request comes from; None: it is a client's."""
-        if self._sessions is None or HEADER not in headers:
-            return None
-        query = scope["query_string"]
-        target = scope["raw_path"] + (b"?" + query if query else b"")
-        return self._sessions.peers.verify(headers, scope["method"], target.decode("latin-1"))
 
     async def _answer(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send, caller: Caller | None

@@ -58,7 +58,7 @@ JOB = (
     "client",
     "outcome",  # ok, cached, cancelled, or the code of the error
     "status",  # HTTP status of that; 499 for cancelled
-    "wait_s",  # in the queue; null: it never got as far
+    "wait_s",  # from its arrival until its turn; null: it never got as far
     "synthesis_s",  # in the engine; null: it never got there
     "audio_s",
     "bytes",  # of the audio
@@ -429,7 +429,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 class Recorder:
-    """The outermost ASGI app: gives every request its id, and logs it when its answer has ended.
+    """ASGI app around another: gives every request its id, and logs it when its answer has ended.
 
     A request id that the client sends (letters, digits, `.`, `_`, `-`; at most 64) is kept.
     """

@@ -22,7 +22,7 @@ from . import systemd
 from .engines import REGISTRY, create_engine
 from .errors import EngineUnavailable
 from .history import Owners
-from .http import Front, create_api
+from .http import Callers, Front, create_api
 from .logs import Clients, JobLog, LineFile, Recorder
 from .metrics import Metrics
 from .outputs import Outputs
@@ -174,7 +174,7 @@ class _Service:
         )
         server = _Server(
             uvicorn.Config(
-                recorder,
+                Callers(recorder, self._peers),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -196,7 +196,11 @@ class _Service:
         # each other.
         warming = asyncio.create_task(self._speech.warm_up())
         page = asyncio.create_task(self._run_page(front))
-        housekeeping = [asyncio.create_task(self._keep_house()), asyncio.create_task(self._retention.run())]
+        housekeeping = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._retention.run()),
+            asyncio.create_task(self._speech.history.adopt()),
+        ]
         if self._peers is not None:
             housekeeping.append(asyncio.create_task(self._peers.watch()))
         stopping = asyncio.create_task(stop.wait())

@@ -18,6 +18,9 @@ from .errors import NotFound, OutputsUnavailable
 from .share import Pending, Share
 from .wav import WavError, read_summary
 
+# So many results are remembered with what there is to know about them, which listings show.
+_MOST_KNOWN = 2000
+
 _NAME = re.compile(r"[0-9a-f]{32}\.wav")
 
 
@@ -62,6 +65,8 @@ class Outputs:
         self._known: dict[str, Result] = {}
         #: Called with the name of a result that was found, so used.
         self.on_use: Callable[[str], object] = lambda name: None
+        #: Called with the name of a result that this node has made and kept, in the thread that kept it.
+        self.on_made: Callable[[str], object] = lambda name: None
 
     @property
     def problem(self) -> str | None:
@@ -104,11 +109,7 @@ class Outputs:
 
     async def begin(self, name: str) -> Pending:
         """Makes sure that a file can be made before the work for it is done."""
-        return await self.share.begin(self.directory / name, shown=lambda: self._known.pop(name, None))
-
-    async def latest(self, count: int) -> list[Result]:
-        """The newest results of all nodes, newest first."""
-        return await self.share.call(lambda: self._list(count))
+        return await self.share.begin(self.directory / name, shown=lambda: self._made(name))
 
     async def remove_stale(self) -> None:
         """Removes what this node's killed processes left. Raises nothing."""
@@ -127,6 +128,9 @@ class Outputs:
         found = self._describe(name)
         if found is not None:
             self._known[name] = found
+            while len(self._known) > _MOST_KNOWN:
+                with suppress(KeyError, RuntimeError):  # another thread is at it, too
+                    del self._known[next(iter(self._known))]
         return found
 
     def _probe(self) -> None:
@@ -136,17 +140,9 @@ class Outputs:
             read_only = os.statvfs(self.directory).f_flag & os.ST_RDONLY
             raise OSError(errno.EROFS if read_only else errno.EACCES, "")
 
-    def _list(self, count: int) -> list[Result]:
-        seen: dict[str, Result | None] = {}
-        with os.scandir(self.directory) as entries:
-            for entry in entries:
-                if is_result_name(entry.name):
-                    seen[entry.name] = self._known.get(entry.name)
-        for name, known in seen.items():
-            if known is None:
-                seen[name] = self._describe(name)
-        self._known = {name: result for name, result in seen.items() if result is not None}
-        return sorted(self._known.values(), key=lambda r: (-r.made, r.name))[:count]
+    def _made(self, name: str) -> None:
+        self._known.pop(name, None)
+        self.on_made(name)
 
     def _describe(self, name: str) -> Result | None:
         try:

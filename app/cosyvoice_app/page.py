@@ -217,8 +217,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         """A recording and its words; None for the engine's own voices. Raises ServiceError."""
         if recording:
             data = await asyncio.to_thread(Path(recording).read_bytes)
-            read = await read_prompt(data, name=Path(recording).name)
-            return Prompt(read.digest, read.wav), prompt_text.strip()
+            return await read_prompt(data, name=Path(recording).name), prompt_text.strip()
         if saved:
             return await service.saved_voice(saved, owner_of(request.headers))
         return None, ""

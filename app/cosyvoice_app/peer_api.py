@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import Body, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from .disconnect import until_gone
+from .disconnect import next_of, until_gone, while_there
 from .engines import SpeechRequest
 from .errors import NotFound, NotReady, ServiceError
-from .handover import from_json
+from .handover import PIECES, from_json, write_pieces
 from .http import error_response
 from .sessions import Sessions
 from .speech import SpeechService
+from .wav import Audio
 
 
 def create_peer_api(service: SpeechService, sessions: Sessions) -> FastAPI:
@@ -58,6 +60,7 @@ def create_peer_api(service: SpeechService, sessions: Sessions) -> FastAPI:
         turn: Annotated[str, Body()],
         name: Annotated[str, Body()],
         job: Annotated[dict[str, Any], Body(alias="request")],
+        stream: Annotated[bool, Body()] = False,
     ) -> Response:
         held = service.turns.take(turn)
         if held is None:
@@ -67,8 +70,26 @@ def create_peer_api(service: SpeechService, sessions: Sessions) -> FastAPI:
         except BaseException:
             held.release()
             raise
+        if stream:
+            pieces = service.stream_for(wanted, held, name=name)
+            # What fails before anything is to be heard is told by the status, and the job goes back.
+            try:
+                first = await until_gone(request, next_of(pieces))
+            except BaseException:
+                held.release()
+                raise
+            return StreamingResponse(write_pieces(_all(first, request, pieces)), media_type=PIECES)
         made = await until_gone(request, service.speak_for(wanted, held, name=name))
-        headers = {"X-Result-Voice": quote(made.voice)}
-        return Response(made.data, media_type="audio/wav", headers=headers)
+        return Response(made.data, media_type="audio/wav")
 
     return api
+
+
+async def _all(
+    first: Audio | None, request: Request, pieces: AsyncGenerator[Audio, None]
+) -> AsyncIterator[Audio]:
+    async with aclosing(pieces):
+        if first is not None:
+            yield first
+        async for piece in while_there(request, pieces):
+            yield piece

@@ -10,10 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import re
+import secrets
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +33,8 @@ log = logging.getLogger("cosyvoice")
 
 #: The header of a request from node to node. Whatever a client sends under this name is taken off.
 HEADER = b"x-cosyvoice-peer"
-#: How far the clocks of two nodes may be apart, in seconds; a request that is older is a replay.
+#: How far the clocks of two nodes may be apart, in seconds; a request that is older is a replay, and so is
+#: one that comes twice within it (`Seen`).
 WINDOW = 30.0
 #: Stands for the digest of a body that is passed on as it comes, which only uploads are.
 STREAMED = "streamed"
@@ -131,6 +135,12 @@ def read_keys(text: str) -> tuple[bytes, ...]:
     return tuple(key.encode() for key in keys)
 
 
+def read_addresses(text: str) -> frozenset[str]:
+    """Addresses, one a line. Raises ValueError."""
+    lines = (line.strip() for line in text.splitlines())
+    return frozenset(str(ipaddress.ip_address(line)) for line in lines if line)
+
+
 class Watched(Generic[T]):
     """What a small file says, read again when it changes. A file that cannot be read or is wrong counts as
     what it said before, and that is told once.
@@ -163,6 +173,34 @@ class Watched(Generic[T]):
         return self._value
 
 
+class Seen:
+    """Signatures of the last minute, each of which counts once.
+
+    Nodes talk in clear, so whoever listens on the segment could send what was sent again for as long as its
+    time is right. Most of it would gain nothing (a turn is used once, a forwarded request is what any client
+    may ask), but each copy of a question for a turn would hold the engine for a moment. Only signatures that
+    are right are remembered, so nobody else can fill this; a process that starts anew has forgotten them.
+    """
+
+    def __init__(self, most: int = 50_000) -> None:
+        """most: so many are remembered, beyond that the newest."""
+        self._most = most
+        self._until: OrderedDict[str, float] = OrderedDict()
+
+    def add(self, mac: str) -> bool:
+        """False: it was there."""
+        now = time.monotonic()
+        while self._until and next(iter(self._until.values())) < now:
+            self._until.popitem(last=False)
+        if mac in self._until:
+            return False
+        if len(self._until) >= self._most:
+            self._until.popitem(last=False)
+        # A clock that is WINDOW ahead makes a time that is right for twice as long.
+        self._until[mac] = now + 2 * WINDOW
+        return True
+
+
 class Peers:
     """The other nodes as one node sees them. Without a list or a key there are none."""
 
@@ -179,6 +217,7 @@ class Peers:
         self._metrics = metrics
         self._conditions: dict[str, Condition] = {}
         self._complaint_due = 0.0
+        self._seen = Seen()
         self.condition = condition
         metrics.peers_up.set_function(lambda: sum(peer.name in self._conditions for peer in self.up()))
         self._http = httpx.AsyncClient(
@@ -226,7 +265,8 @@ class Peers:
         """The header's value. target: path and query as they are sent. body: digest, or STREAMED."""
         if not re.fullmatch(r"[0-9A-Fa-f.:]{2,45}", client):
             client = ""  # what stands before this node may have put in anything
-        told = f"from={self.me};to={peer.name};time={time.time():.3f};client={client};body={body}"
+        once = secrets.token_hex(8)  # or the same question twice in a millisecond would be taken for a replay
+        told = f"from={self.me};to={peer.name};time={time.time():.3f};once={once};client={client};body={body}"
         return f"{told};mac={_mac(self._keys.value[0], method, target, told)}"
 
     @contextlib.asynccontextmanager
@@ -332,6 +372,9 @@ class Peers:
             return None
         if fields.get("to") != self.me:
             self._complain(f"a request for {fields.get('to')} came here; this is {self.me}")
+            return None
+        if not self._seen.add(mac):
+            self._complain(f"a request of {fields.get('from')} came a second time: somebody replays it")
             return None
         return Caller(fields.get("from", ""), fields.get("client", ""), fields.get("body", ""))
 

@@ -3,6 +3,10 @@
 libsndfile reads formats that attackers know well, and the process of the service holds a GPU and the share.
 So an upload is decoded by a process of its own (prompt_decoder.py), which lives for a fraction of a second
 under limits on everything. It takes about 0.1 s of a core.
+
+libsndfile has no decoder for what phones and browsers record by themselves (AAC in MP4, Opus in WebM), so
+that is refused by its name. Who records on the page does not meet this: gradio's recorder decodes in the
+browser, which can read its own recordings, and sends WAV; tests/test_page.py looks whether it still does.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ import sys
 import unicodedata
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .engines import Prompt
 from .errors import BadRequest, EngineError, QueueFull, TooLarge
 from .wav import Audio, encode
 
@@ -51,20 +55,8 @@ _DECODER = Path(__file__).with_name("prompt_decoder.py")
 _running = 0
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A voice to clone. wav: mono, 16 bits, RATE. digest: of its samples, 32 hexadecimal digits. name: of the
-    upload, as it can be shown.
-    """
-
-    wav: bytes
-    digest: str
-    seconds: float
-    name: str
-
-
 async def read_prompt(data: bytes, *, name: str) -> Prompt:
-    """name: of the uploaded file; it is shown and used for nothing else.
+    """The recording as engines take it. name: of the uploaded file; it is shown and used for nothing else.
 
     Raises BadRequest (or TooLarge) for what cannot serve as a prompt, QueueFull when MOST_AT_ONCE are being
     read.
@@ -91,7 +83,7 @@ async def read_prompt(data: bytes, *, name: str) -> Prompt:
         raise _refusal(shown, kind, answer)
     audio = Audio(rate=RATE, channels=1, width=2, frames=frames)
     digest = hashlib.sha256(frames).hexdigest()[:32]
-    return Prompt(encode(audio, {}), digest, audio.seconds, shown)
+    return Prompt(digest, encode(audio, {}))
 
 
 def clean_name(name: str) -> str:

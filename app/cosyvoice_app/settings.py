@@ -76,6 +76,9 @@ class Settings:
     # COSYVOICE_PEER_KEY_FILE: file with the key that all nodes share, see peers.read_keys. Without a key this
     # node is alone, too. Default: none.
     peer_key: Path | None = None
+    # COSYVOICE_DIRECTORS: file with the directors' addresses, one a line, read again when it changes; their
+    # word that they are about to forget this node is believed. Default: none, nobody's is.
+    directors: Path | None = None
     # GRADIO_TEMP_DIR: directory of uploaded files, which gradio reads itself. Default: gradio below the
     # directory for temporary files.
     uploads: Path = Path(tempfile.gettempdir()) / "gradio"
@@ -166,6 +169,7 @@ def load_settings(
         )
 
     peers, peer_key = text("COSYVOICE_PEERS", ""), text("COSYVOICE_PEER_KEY_FILE", "")
+    directors = text("COSYVOICE_DIRECTORS", "")
     time_limit = number("COSYVOICE_TIME_LIMIT", 120, 0.1, 3600)
     settings = Settings(
         host=flags.host,
@@ -193,6 +197,7 @@ def load_settings(
         outputs_quota=number("COSYVOICE_OUTPUTS_QUOTA", 0, 0, 1_000_000, "GiB"),
         peers=Path(peers) if peers else None,
         peer_key=Path(peer_key) if peer_key else None,
+        directors=Path(directors) if directors else None,
         uploads=Path(text("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir()).resolve() / "gradio"))),
     )
     if problems:

@@ -63,7 +63,8 @@ class Share:
     async def begin(self, target: Path, *, shown: Callable[[], object] = lambda: None) -> Pending:
         """Makes sure that a file can be made, beside where it will be, before the work for it is done.
 
-        shown: called when the file is there.
+        shown: called when the file is there, in the thread that put it there. An OSError of it is nothing to
+        the file.
         """
         temporary = target.with_name(f"{TEMPORARY}{self.node}-{os.getpid()}-{uuid.uuid4().hex[:12]}")
         handle = await self.call(
@@ -243,6 +244,8 @@ class Pending:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+            with suppress(OSError):
+                self._shown()
 
         try:
             await self._share.thread_free()
@@ -254,7 +257,6 @@ class Pending:
         except _NotTried:
             _aside(lambda: _drop(self._handle, self._temporary))
             raise
-        self._shown()
 
     async def discard(self) -> None:
         """Leaves nothing behind. Raises nothing."""

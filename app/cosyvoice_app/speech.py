@@ -7,10 +7,10 @@ import io
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
-from urllib.parse import unquote
+from typing import Any
 
 from . import annotations, logs
 from . import text as texts
@@ -26,7 +26,7 @@ from .errors import (
     ServiceError,
     TimeLimit,
 )
-from .handover import HandOver, PeerTurn, Turns
+from .handover import HandOver, Hear, PeerTurn, Turns
 from .history import History
 from .line import HomeTurn, Line, Turn
 from .metrics import Metrics
@@ -180,14 +180,7 @@ class SpeechService:
                 zh=f"文本有 {len(text)} 个字符，最多 {limit} 个：请分段提交",
                 param="input",
             )
-        try:
-            cleaned = texts.clean(text)
-        except ValueError:
-            raise BadRequest(
-                "the text is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
-                zh="文本不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
-                param="input",
-            ) from None
+        cleaned = texts.cleaned(text, "input", ("the text", "文本"))
         # Of the text as it came, so that positions in messages are those that the user sees.
         if not annotations.speakable(annotations.parse(text)):
             raise BadRequest(
@@ -234,7 +227,7 @@ class SpeechService:
         ticket: anything by which `place` can be asked about this request. request_id: the name under which
         another node is to know it.
         """
-        return await self._counted(request, use_cache, accepted, lambda piece: None, ticket, request_id)
+        return await self._counted(request, use_cache, accepted, None, ticket, request_id)
 
     async def stream(
         self,
@@ -244,17 +237,27 @@ class SpeechService:
         accepted: bool = False,
         ticket: object = None,
         request_id: str = "",
-    ) -> AsyncIterator[Audio]:
+    ) -> AsyncGenerator[Audio, None]:
         """The audio of a request in pieces of one format, while it is being made; it is kept as with `speak`,
         and so are turn, limits and metrics. One that is there already comes from its file.
 
         Raises ServiceError: nearly always before the first piece, and in the middle when the engine fails. A
         listener who is slow does not hold the engine up; one who leaves (`contextlib.aclosing`) stops it.
         """
+
+        def make(hear: Hear) -> Coroutine[Any, Any, Speech]:
+            return self._counted(request, use_cache, accepted, hear, ticket, request_id)
+
+        async with aclosing(self._pieces(make)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(
+        self, make: Callable[[Hear], Coroutine[Any, Any, Speech]]
+    ) -> AsyncGenerator[Audio, None]:
+        """What is heard of a speech while it is made; closing this ends the making."""
         pieces: asyncio.Queue[Audio | None] = asyncio.Queue()
-        task = asyncio.create_task(
-            self._counted(request, use_cache, accepted, pieces.put_nowait, ticket, request_id)
-        )
+        task = asyncio.create_task(make(pieces.put_nowait))
         task.add_done_callback(lambda _: pieces.put_nowait(None))
         heard = False
         try:
@@ -290,7 +293,7 @@ class SpeechService:
         request: SpeechRequest,
         use_cache: bool,
         accepted: bool,
-        hear: Callable[[Audio], None],
+        hear: Hear | None,
         ticket: object,
         request_id: str,
     ) -> Speech:
@@ -321,7 +324,9 @@ class SpeechService:
             if self.job_log is not None:
                 self.job_log.finish(job, outcome, status)
 
-    async def speak_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> Speech:
+    async def speak_for(
+        self, request: SpeechRequest, turn: Turn, *, name: str, hear: Hear | None = None
+    ) -> Speech:
         """Makes the speech for another node, which counts it, in a turn that it was given. name: that of the
         result there. Raises ServiceError.
         """
@@ -336,7 +341,7 @@ class SpeechService:
                         zh=f"在本节点结果会是 {mine} 而不是 {name}：两个节点的版本一致吗？",
                     )
                 # The other node has found the share in order and no such result; the engine is not to wait.
-                audio = await self._run(plan)
+                audio = await self._run(plan, hear)
             finally:
                 turn.release()
             data = encode(audio, plan.parameters)
@@ -347,11 +352,15 @@ class SpeechService:
         finally:
             self._inside -= 1
 
+    def stream_for(self, request: SpeechRequest, turn: Turn, *, name: str) -> AsyncGenerator[Audio, None]:
+        """`speak_for` in pieces, as with `stream`. A turn is held from here on, so it must be begun."""
+        return self._pieces(lambda hear: self.speak_for(request, turn, name=name, hear=hear))
+
     async def _speak(
         self,
         request: SpeechRequest,
         use_cache: bool,
-        hear: Callable[[Audio], None],
+        hear: Hear | None,
         ticket: object,
         request_id: str,
     ) -> Speech:
@@ -361,6 +370,7 @@ class SpeechService:
                 zh=f"本节点尚未就绪，请稍后再试（{self._readiness.reason}）",
                 retry_after=5,
             )
+        came = time.monotonic()
         plan = self.engine.plan(request)
         name = result_name(plan.parameters)
         voice = str(plan.parameters.get("voice", ""))
@@ -374,7 +384,8 @@ class SpeechService:
             patience = self._settings.time_limit + LEASE
             again = False
             while True:
-                turn = await self._turn(ticket, again)
+                turn = await self._turn(ticket, came, again)
+                waited = time.monotonic() - came
                 try:
                     shared = use_cache and patience > 0
                     if shared and claim is None:
@@ -385,13 +396,19 @@ class SpeechService:
                         if shared and (data := await self.outputs.find(name, fresh=True)) is not None:
                             return self._found(name, data, voice)
                         if isinstance(turn, HomeTurn):
+                            self._metrics.wait.observe(waited)
                             audio = await self._run(plan, hear)
                             break
                         assert self._hand_over is not None
-                        made = await self._hand_over.send(turn, request, name=name, request_id=request_id)
+                        made = await self._hand_over.send(
+                            turn, request, name=name, request_id=request_id, hear=hear
+                        )
                         if made is not None:
+                            self._metrics.wait.observe(waited)
                             log.info("%s made %s", turn.peer.name, name)
-                            return _from_peer(name, *made)
+                            data = encode(made, plan.parameters) if isinstance(made, Audio) else made
+                            seconds = read_summary(io.BytesIO(data))[0]
+                            return Speech(name, data, seconds, False, voice)
                         again = True
                         continue
                 finally:
@@ -414,11 +431,12 @@ class SpeechService:
         self._metrics.cache_hits.inc()
         return Speech(name, data, read_summary(io.BytesIO(data))[0], True, voice)
 
-    async def _turn(self, ticket: object, again: bool = False) -> HomeTurn | PeerTurn:
+    async def _turn(self, ticket: object, came: float, again: bool) -> HomeTurn | PeerTurn:
         """Waits until this request may have the engine, here or on another node; the caller ends the turn.
         Raises QueueFull.
 
-        again: it had a turn elsewhere, which came to nothing; so it is the next one here.
+        came: when the request did, on the monotonic clock. again: it had a turn elsewhere, which came to
+        nothing; so it is the next one here.
         """
         waiting, room = self._line.waiting, self._settings.waiting_room
         full = self._line.held and waiting >= room and not again
@@ -439,7 +457,6 @@ class SpeechService:
                 f"请在 {seconds} 秒后再试",
                 retry_after=seconds,
             )
-        came = time.monotonic()
         turn: HomeTurn | PeerTurn | None = None
         try:
             async with asyncio.timeout(self._settings.wait_limit):
@@ -459,10 +476,9 @@ class SpeechService:
             ) from None
         finally:
             logs.note(wait=time.monotonic() - came)
-        self._metrics.wait.observe(time.monotonic() - came)
         return turn
 
-    async def _run(self, plan: Plan, hear: Callable[[Audio], None] = lambda piece: None) -> Audio:
+    async def _run(self, plan: Plan, hear: Hear | None = None) -> Audio:
         """The engine under the time limit; only ever one at a time."""
         began = time.monotonic()
         self._metrics.running.set(1)
@@ -471,7 +487,8 @@ class SpeechService:
             async with asyncio.timeout(self._settings.time_limit), aclosing(self.engine.parts(plan)) as parts:
                 async for piece in parts:
                     pieces.append(piece)
-                    hear(piece)
+                    if hear is not None:
+                        hear(piece)
             audio = join(pieces)
         except TimeoutError:
             self._count_failure()
@@ -560,17 +577,4 @@ def _cleaned(said: str, param: str, limit: int) -> str:
             zh=f"{param} 有 {len(said)} 个字符，最多 {limit} 个",
             param=param,
         )
-    try:
-        return texts.clean(said)
-    except ValueError:
-        raise BadRequest(
-            f"{param} is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
-            zh=f"{param} 不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
-            param=param,
-        ) from None
-
-
-def _from_peer(name: str, data: bytes, headers: dict[str, str]) -> Speech:
-    """What another node has made and kept."""
-    seconds = read_summary(io.BytesIO(data))[0]
-    return Speech(name, data, seconds, False, unquote(headers.get("x-result-voice", "")))
+    return texts.cleaned(said, param, (param, f"{param} "))

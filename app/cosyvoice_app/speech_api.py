@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -13,10 +13,10 @@ from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from .disconnect import until_gone
+from .disconnect import next_of, until_gone, while_there
 from .engines import Prompt, SpeechRequest, mode_for
 from .errors import BadRequest, OutputsUnavailable
-from .formats import MEDIA_TYPES, StreamEncoder, check_format, encode
+from .formats import MEDIA_TYPES, Encodings, StreamEncoder, check_format
 from .history import owner_of
 from .prompts import MAX_BYTES, read_prompt
 from .speech import MAX_SEED, MAX_SPEED, MIN_SEED, MIN_SPEED, SpeechService
@@ -56,6 +56,7 @@ class SpeechBody(BaseModel):
 
 def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
     """Adds the routes to the API."""
+    encodings = Encodings()
 
     @api.post("/v1/audio/speech", summary="Speech from text", response_class=Response, responses=_AUDIO)
     async def speech(body: SpeechBody, request: Request) -> Response:
@@ -72,7 +73,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             prompt_text=words,
             instruct=instruct,
         )
-        return await _answer(service, request, wanted, format, body.stream)
+        return await _answer(service, encodings, request, wanted, format, body.stream)
 
     @api.post(
         "/v1/audio/clone",
@@ -105,11 +106,11 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
             speed=speed,
             seed=seed,
             mode=mode or mode_for(instruct=instructions, recorded=True, words=prompt_text),
-            prompt=Prompt(read.digest, read.wav),
+            prompt=read,
             prompt_text=prompt_text,
             instruct=instructions,
         )
-        return await _answer(service, request, wanted, format, stream)
+        return await _answer(service, encodings, request, wanted, format, stream)
 
     @api.get("/v1/instructions", summary="How a voice can be told to speak")
     async def instructions() -> dict[str, Any]:
@@ -180,7 +181,12 @@ def _understood(service: SpeechService, instructions: str) -> str:
 
 
 async def _answer(
-    service: SpeechService, request: Request, wanted: SpeechRequest, format: str, stream: bool
+    service: SpeechService,
+    encodings: Encodings,
+    request: Request,
+    wanted: SpeechRequest,
+    format: str,
+    stream: bool,
 ) -> Response:
     """The audio of a request, whole or while it is being made."""
     fresh = "no-cache" in request.headers.get("cache-control", "").lower()
@@ -190,7 +196,7 @@ async def _answer(
         pieces = service.stream(wanted, use_cache=not fresh, request_id=request_id)
         name = service.name(wanted)
         # Whatever can be wrong is nearly always known by then, and told by the status.
-        first = await until_gone(request, _next(pieces))
+        first = await until_gone(request, next_of(pieces))
         if first is None:
             return Response(b"", media_type=MEDIA_TYPES[format], headers=_headers(name, format))
         await service.history.add(owner, name)
@@ -198,7 +204,7 @@ async def _answer(
         return StreamingResponse(body, media_type=MEDIA_TYPES[format], headers=_headers(name, format))
     made = await until_gone(request, service.speak(wanted, use_cache=not fresh, request_id=request_id))
     await service.history.add(owner, made.name)
-    encoded = await asyncio.to_thread(encode, made.data, format)
+    encoded = await encodings.get(made.data, format)
     headers = {
         **_headers(made.name, format),
         "X-Result-Voice": quote(made.voice),  # a model may have voices with Chinese names
@@ -216,21 +222,15 @@ def _headers(name: str, format: str) -> dict[str, str]:
     }
 
 
-async def _next(pieces: AsyncIterator[Audio]) -> Audio | None:
-    return await anext(pieces, None)
-
-
 async def _encoded(
-    request: Request, first: Audio, pieces: AsyncIterator[Audio], format: str
+    request: Request, first: Audio, pieces: AsyncGenerator[Audio, None], format: str
 ) -> AsyncIterator[bytes]:
     """The bytes of a stream. One whose client has gone ends, and its work with it."""
-    encoder = await asyncio.to_thread(StreamEncoder, format, first.rate)
-    async with aclosing(pieces):  # type: ignore[type-var]
-        piece: Audio | None = first
-        while piece is not None:
+    async with aclosing(pieces):
+        encoder = await asyncio.to_thread(StreamEncoder, format, first.rate)
+        if data := await asyncio.to_thread(encoder.feed, first):
+            yield data
+        async for piece in while_there(request, pieces):
             if data := await asyncio.to_thread(encoder.feed, piece):
                 yield data
-            if await request.is_disconnected():
-                return
-            piece = await anext(pieces, None)
     yield await asyncio.to_thread(encoder.finish)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from .errors import BadRequest
+
 _HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _HAN_RE = re.compile(f"[{_HAN}]")
 _LATIN_RE = re.compile("[A-Za-z\u00c0-\u024f]")
@@ -25,6 +27,18 @@ def clean(text: str) -> str:
         " " if char in "\r\n\t" or unicodedata.category(char) in ("Cc", "Cs", "Co") else char for char in text
     )
     return re.sub(r"[ \u3000]+", " ", "".join(kept)).strip()
+
+
+def cleaned(text: str, param: str, what: tuple[str, str]) -> str:
+    """`clean` for a field of a request. Raises BadRequest. what: what it is, in English and in Chinese."""
+    try:
+        return clean(text)
+    except ValueError:
+        raise BadRequest(
+            f"{what[0]} is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
+            zh=f"{what[1]}不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
+            param=param,
+        ) from None
 
 
 def speakable(text: str) -> bool:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from . import text as texts
+from .engines import Prompt
 from .errors import BadRequest, NotFound
-from .prompts import Prompt
 from .share import Share
 from .wav import WavError, decode, encode, read_summary
 
@@ -111,7 +111,7 @@ class Voices:
             )
         pending = await self._share.begin(self._path(id_))
         try:
-            data = encode(decode(prompt.wav), facts)
+            data = encode(decode(prompt.data), facts)
         except BaseException:
             await asyncio.shield(pending.discard())
             raise
@@ -241,14 +241,7 @@ def _describe(id: str, file: io.BufferedReader, made: float) -> SavedVoice:
 
 def _clean(value: str, param: str, what: tuple[str, str], most: int, *, empty: bool = False) -> str:
     """Free text without what is not seen. what: what it is, in English and in Chinese."""
-    try:
-        cleaned = texts.clean(value)
-    except ValueError:
-        raise BadRequest(
-            f"{what[0]} is not valid Unicode: it holds half of a surrogate pair; send it as UTF-8",
-            zh=f"{what[1]}不是有效的 Unicode：其中有不成对的代理字符；请用 UTF-8 发送",
-            param=param,
-        ) from None
+    cleaned = texts.cleaned(value, param, what)
     # Marks that turn the direction of writing round make a list show something else; joiners make emoji.
     cleaned = "".join(c for c in cleaned if c == "\u200d" or unicodedata.category(c) != "Cf").strip()
     if len(cleaned) > most:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import html
+import random
 import re
 import subprocess
+import sys
 import time
 import wave
 from html.parser import HTMLParser
@@ -225,6 +227,7 @@ def test_time_grows_with_the_length_and_no_faster(unit: str) -> None:
     def seconds(text: str) -> float:
         best = 60.0
         for _ in range(3):
+            annotations._examined.cache_clear()
             began = time.process_time()
             preview(text, False)
             best = min(best, time.process_time() - began)
@@ -233,6 +236,151 @@ def test_time_grows_with_the_length_and_no_faster(unit: str) -> None:
     short = unit * (4000 // len(unit))
     # Eight times the text: 8 when it grows evenly, 64 when it grows with the square.
     assert seconds(short * 8) < 25 * seconds(short) + 0.02
+
+
+def misspelt(rng: random.Random) -> str:
+    """A syllable with a tone and a slip: the dearest thing to read: what it stands for is looked for."""
+    letters, tone = rng.choice(list(annotations._SYLLABLES)), rng.randint(1, 4)
+    spelt = annotations.with_tone(letters, tone) if set(letters) & set("aoeiuü") else letters
+    at = rng.randrange(len(spelt) + 1)
+    return spelt[:at] + rng.choice("abcdefghijklmnopqrstuvwxyz") + spelt[at + rng.randint(0, 1) :]
+
+
+@pytest.mark.parametrize(
+    ("unit", "most"),
+    [("[q]", 8), ("[xyz]", 5), ("[hǎo]", 6), ("[hao3]", 5), ("[see below]", 3), ("[braeth]", 4), (None, 22)],
+)
+def test_a_hostile_text_costs_a_few_calls_a_character(unit: str | None, most: float) -> None:
+    """Calls and not seconds, which a busy machine makes longer."""
+    rng = random.Random(1)
+    text = "".join(unit or f"[{misspelt(rng)}]" for _ in range(4096))[:4096]
+    for kept in vars(annotations).values():
+        if hasattr(kept, "cache_clear"):
+            kept.cache_clear()
+    calls = 0
+
+    def count(frame: object, event: str, what: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        annotations.examine(text)
+        first = calls
+        annotations.examine(text)
+    finally:
+        sys.setprofile(None)
+    assert first / len(text) < most
+    assert calls - first < 20, "what was read just now is not read again"
+
+
+# Against a slow reader that follows the same rules in the plainest way.
+
+
+def slips_apart(one: str, other: str) -> int:
+    """Letters more, less, other, and neighbours exchanged: the least number that leads from one to the
+    other.
+    """
+    rows = [[max(i, j) if not i * j else 0 for j in range(len(other) + 1)] for i in range(len(one) + 1)]
+    for i in range(1, len(one) + 1):
+        for j in range(1, len(other) + 1):
+            same = one[i - 1] == other[j - 1]
+            rows[i][j] = min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (not same))
+            if i > 1 and j > 1 and one[i - 1] == other[j - 2] and one[i - 2] == other[j - 1]:
+                rows[i][j] = min(rows[i][j], rows[i - 2][j - 2] + 1)
+    return rows[-1][-1]
+
+
+def slow_mark(word: str) -> str:
+    same = "".join(c for c in word if not c.isspace() and c not in "_-").lower()
+    bare = {name: name.replace("_", "").replace("-", "") for name in MARKS}
+    near = [n for n, b in bare.items() if b == same or (len(b) >= 6 and slips_apart(same, b) == 1)]
+    return near[0] if near else ""
+
+
+def slow_syllables(letters: str) -> set[str]:
+    return {one for one in annotations._SYLLABLES if slips_apart(letters, one) == 1}
+
+
+def test_what_a_slip_stands_for_is_what_a_slow_search_finds() -> None:
+    rng = random.Random(2)
+    for _ in range(1500):
+        word = rng.choice(list(MARKS)) if rng.random() < 0.8 else misspelt(rng)
+        for _ in range(rng.randint(0, 2)):
+            at = rng.randrange(len(word) + 1)
+            word = word[:at] + rng.choice("abehrst _-B") + word[at + rng.randint(0, 1) :]
+        assert annotations._nearest_mark(word) == slow_mark(word), word
+    for _ in range(250):
+        spelt = misspelt(rng).replace("v", "w")  # v is read as ü
+        letters, tones = annotations.without_tone(spelt)
+        if annotations._nearest_syllable(spelt) and letters not in annotations._SYLLABLES:
+            proposed = re.findall(r"(?:\[([^\]]+)\])?\[([^\]]+)\]", annotations._nearest_syllable(spelt))
+            bare = {annotations.without_tone(initial + final)[0] for initial, final in proposed}
+            initial, final = annotations._cut(letters)
+            others = annotations._OTHER_FINALS.get(final, ())
+            spelt_otherwise = {initial + other for other in others} | {
+                annotations._STANDING_ALONE.get(final, "") if not initial else ""
+            }
+            assert bare <= slow_syllables(letters) | spelt_otherwise, (spelt, proposed)
+        elif tones and len(set(tones)) == 1 and 1 < len(letters) <= 7 and letters.isalpha():
+            ways = [annotations._brackets(one, tones[0]) for one in slow_syllables(letters)]
+            assert letters in annotations._SYLLABLES or not any(ways), (spelt, ways)
+
+
+def slow_brackets(text: str) -> list[tuple[int, int]]:
+    """Where pairs of brackets without a bracket or a line's end inside stand, 32 characters at most."""
+    found = []
+    at = 0
+    while at < len(text):
+        end = at + 1
+        while text[at] == "[" and end < len(text) and text[end] not in "[]\n":
+            end += 1
+        if text[at] == "[" and end < len(text) and text[end] == "]" and end - at - 1 <= 32:
+            found.append((at, end + 1))
+            at = end
+        at += 1
+    return found
+
+
+def test_hostile_texts_are_read_as_a_slow_reader_reads_them() -> None:
+    rng = random.Random(3)
+    units = [
+        "[",
+        "]",
+        "h",
+        "ào",
+        "n",
+        "[h][ào]",
+        "[AY1]",
+        "M",
+        "[breath]",
+        " ",
+        "x",
+        "\n",
+        "word ",
+        "好",
+        "1",
+    ]
+    for _ in range(600):
+        text = "".join(rng.choice(units) for _ in range(rng.randint(1, 40)))
+        pieces, mistakes = annotations.examine(text)
+        assert "".join(piece.source for piece in pieces) == text
+        brackets = slow_brackets(text)
+        covered = {at for m in mistakes for at in range(m.start, m.end)}
+        starts = {start for start, _ in brackets}
+        for piece in pieces:
+            if piece.kind != "text":
+                assert piece.start in starts
+        # What the model would take for a piece is an annotation, or is told as a mistake, wherever it stands.
+        kept = {
+            at
+            for piece in pieces
+            if piece.kind != "text"
+            for at in range(piece.start, piece.start + len(piece.source))
+        }
+        for start, end in brackets:
+            if annotations._is_token(text[start + 1 : end - 1]):
+                assert start in kept or start in covered, (text, start)
 
 
 # What is shown.

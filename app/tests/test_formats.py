@@ -11,10 +11,11 @@ import pytest
 import soundfile
 import soxr
 
+from cosyvoice_app import formats
 from cosyvoice_app.engines import SpeechRequest
 from cosyvoice_app.engines.cpu import CpuEngine
 from cosyvoice_app.errors import BadRequest
-from cosyvoice_app.formats import MEDIA_TYPES, PCM_RATE, StreamEncoder, check_format, encode
+from cosyvoice_app.formats import MEDIA_TYPES, PCM_RATE, Encodings, StreamEncoder, check_format, encode
 from cosyvoice_app.wav import Audio, decode
 from cosyvoice_app.wav import encode as encode_wav
 
@@ -83,6 +84,29 @@ def test_every_format_lasts_as_long_and_is_as_loud_as_the_speech(spoken: Audio, 
     assert len(samples) / rate == pytest.approx(spoken.seconds, abs=0.002)
     source = np.frombuffer(spoken.frames, "<i2") / 32768
     assert loudness(samples) == pytest.approx(loudness(source), abs=0.5)
+
+
+def test_what_was_encoded_lately_is_not_encoded_again(spoken: Audio, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = encode_wav(spoken, {"text": "one"}), encode_wav(spoken, {"text": "other"})
+    size = len(encode(one, "mp3").data)
+    done: list[tuple[bytes, str]] = []
+
+    def counted(wav: bytes, format: str) -> formats.Encoded:
+        done.append((wav, format))
+        return encode(wav, format)
+
+    monkeypatch.setattr(formats, "encode", counted)
+
+    async def ask(encodings: Encodings, *wanted: tuple[bytes, str]) -> None:
+        for wav, format in wanted:
+            assert await encodings.get(wav, format) == encode(wav, format)
+
+    asyncio.run(ask(Encodings(), (one, "mp3"), (one, "mp3"), (one, "pcm"), (other, "mp3"), (one, "mp3")))
+    assert done == [(one, "mp3"), (one, "pcm"), (other, "mp3")]
+    done.clear()
+    # With room for one: the one that was asked for last stays.
+    asyncio.run(ask(Encodings(size), (one, "mp3"), (other, "mp3"), (other, "mp3"), (one, "mp3")))
+    assert done == [(one, "mp3"), (other, "mp3"), (one, "mp3")]
 
 
 def test_the_compressed_ones_are_small_and_wav_stays_as_it_was(spoken: Audio) -> None:

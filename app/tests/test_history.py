@@ -43,7 +43,10 @@ def made(directory: Path, seed: int) -> str:
 
 def histories(directory: Path, nodes: int = 1, **options: Any) -> list[History]:
     return [
-        History(Outputs(directory, node=f"rs-{n}", time_limit=options.get("time_limit", 5.0)))
+        History(
+            Outputs(directory, node=f"rs-{n}", time_limit=options.get("time_limit", 5.0)),
+            shared=options.get("shared", False),
+        )
         for n in range(nodes)
     ]
 
@@ -160,6 +163,120 @@ def test_a_listing_asks_for_what_it_shows_and_never_for_all_results(
     assert len(listed) == 2
     assert all("/history/" in path for path in listed)
     assert len(opened) == 12, "the second time they are known"
+
+
+def test_an_entry_is_not_given_up_before_the_share_was_asked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An NFS client that has looked for a name in vain believes for a while that it is not there."""
+    (store,) = histories(tmp_path)
+    asked: list[Path] = []
+    describe = Outputs._describe
+    monkeypatch.setattr(history, "refresh", asked.append)
+    monkeypatch.setattr(Outputs, "_describe", lambda self, name: describe(self, name) if asked else None)
+
+    async def work() -> None:
+        await store.add("me", made(tmp_path, 1))
+        assert seeds(await store.latest("me", 9)) == [1]
+        assert asked == [tmp_path]
+
+    run(work)
+
+
+# Everybody's.
+
+
+async def make(store: History, seed: int) -> str:
+    """As the service makes a result."""
+    name = result_name({"seed": seed})
+    pending = await store._outputs.begin(name)
+    await pending.commit(encode(AUDIO, {"seed": seed, "text": "a"}))
+    return name
+
+
+def test_everybody_sees_what_any_node_made_newest_first_and_each_once(tmp_path: Path) -> None:
+    first, second = histories(tmp_path, 2, shared=True)
+
+    async def work() -> None:
+        for seed, node in ((1, first), (2, second), (3, first), (1, second)):
+            await make(node, seed)
+            await asyncio.sleep(0.005)  # the time of a file is in milliseconds here
+        for node in (first, second):
+            assert seeds(await node.recent("", 9)) == seeds(await node.recent("anybody", 9)) == [1, 3, 2]
+            assert seeds(await node.recent("", 2)) == [1, 3]
+        os.unlink(tmp_path / result_name({"seed": 3}))  # as retention does
+        assert seeds(await first.recent("", 9)) == [1, 2]
+        assert len(list((tmp_path / "history" / "all").iterdir())) == 2
+
+    run(work)
+
+
+def test_what_is_there_without_an_entry_is_found_by_a_node_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of an older version, and of a node that died before it gave an entry."""
+    monkeypatch.setattr(history, "MOST", 250)
+    for seed in range(300):
+        os.utime(tmp_path / made(tmp_path, seed), (1000 + seed, 1000 + seed))
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ("f" * 32 + ".wav")).write_text("not audio")
+    (tmp_path / ".making-rs-1-5-abc").write_bytes(b"half")
+    first, second = histories(tmp_path, 2, shared=True)
+
+    async def work() -> None:
+        newest = await make(first, 1000)
+        await asyncio.gather(first.adopt(), second.adopt())
+        assert seeds(await first.recent("", 4)) == [1000, 299, 298, 297]
+        await second.adopt()
+        listed = sorted(path.name for path in (tmp_path / "history" / "all").iterdir())
+        assert len(listed) == 250
+        assert listed[-1].endswith(newest)
+        assert (tmp_path / ("f" * 32 + ".wav")).exists()
+
+    run(work)
+
+
+def test_a_list_of_everybodys_costs_the_same_however_many_results_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store,) = histories(tmp_path, shared=True)
+
+    async def work() -> None:
+        for seed in range(30):
+            await make(store, seed)
+        opened: list[str] = []
+        describe = Outputs._describe
+        monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"scans {path}"))
+        monkeypatch.setattr(
+            Outputs, "_describe", lambda self, name: opened.append(name) or describe(self, name)
+        )
+        assert len(await store.recent("", 12)) == 12
+        assert len(opened) == 12
+
+    run(work)
+
+
+def test_a_result_is_kept_although_its_entry_cannot_be(tmp_path: Path) -> None:
+    (store,) = histories(tmp_path, shared=True)
+    (tmp_path / "history").write_text("in the way")
+
+    async def work() -> None:
+        assert (tmp_path / await make(store, 1)).exists()
+        assert store._outputs.problem is None
+
+    run(work)
+
+
+def test_nothing_is_listed_for_everybody_where_everybody_is_shown_their_own(tmp_path: Path) -> None:
+    (store,) = histories(tmp_path)
+
+    async def work() -> None:
+        await make(store, 1)
+        await store.adopt()
+        assert await store.recent("", 9) == []
+
+    run(work)
+    assert not (tmp_path / "history").exists()
 
 
 def test_a_sweep_removes_what_nobody_comes_back_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

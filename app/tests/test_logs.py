@@ -14,8 +14,13 @@ from typing import Any
 import pytest
 from conftest import Server, StartServer
 from gradio_client import Client
+from starlette.datastructures import Headers
 
+from cosyvoice_app import logs
+from cosyvoice_app.http import Callers
 from cosyvoice_app.logs import ACCESS, HEALTH_PATHS, JOB, Clients, LineFile, Recorder, timestamp
+from cosyvoice_app.metrics import Metrics
+from cosyvoice_app.peers import HEADER, Peer, Peers
 from cosyvoice_app.settings import SettingsError, load_settings
 
 
@@ -339,6 +344,47 @@ def test_an_answer_that_breaks_off_is_told(tmp_path: Path) -> None:
     half, none = lines(tmp_path / "a.log")
     assert (half["status"], half["complete"], half["bytes_out"]) == (200, False, 4)
     assert (none["status"], none["complete"], none["first_byte_s"]) == (500, False, None)
+
+
+def test_what_another_node_passes_on_is_its_clients_and_nobody_else_can_say_so(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("made-up-key-of-32-characters-aaaa\n")
+    nodes = [{"name": f"rs-{n}", "url": f"http://10.0.0.{n}"} for n in (1, 2)]
+    peers = {}
+    for node in nodes:
+        (tmp_path / node["name"]).write_text(json.dumps({"self": node["name"], "peers": nodes}))
+        peers[node["name"]] = Peers(tmp_path / node["name"], tmp_path / "key", Metrics(node["name"], "test"))
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((dict(scope["headers"]), scope["client"]))
+        logs.enter(Headers(scope=scope))
+        seen.append(logs.caller().client)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def nothing(*args: Any) -> Any:
+        return {"type": "http.disconnect"}
+
+    file = line_file(tmp_path / "a.log")
+    door = Callers(Recorder(app, file, node="rs-2", clients=Clients("address")), peers["rs-2"])
+    signed = peers["rs-1"].sign(
+        Peer("rs-2", ""), "POST", "/gradio_api/queue/join?a=b", body="0", client="192.168.1.50"
+    )
+    for value in (signed, signed.replace("192.168.1.50", "192.168.1.51")):
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/gradio_api/queue/join",
+            "raw_path": b"/gradio_api/queue/join",
+            "query_string": b"a=b",
+            "client": ("10.0.0.1", 1),
+            "headers": [(HEADER, value.encode())],
+        }
+        asyncio.run(door(scope, nothing, nothing))
+    file.close(20)
+    assert [line["client"] for line in lines(tmp_path / "a.log")] == ["192.168.1.50", "10.0.0.1"]
+    assert seen[1::2] == ["192.168.1.50", "10.0.0.1"], "so are the jobs"
+    assert all(HEADER not in headers for headers, _ in seen[::2])
 
 
 def test_wrong_settings_are_told() -> None:

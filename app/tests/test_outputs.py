@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cosyvoice_app import outputs as outputs_module
 from cosyvoice_app.errors import NotFound, OutputsFull, OutputsUnavailable
 from cosyvoice_app.outputs import Outputs, result_name
 from cosyvoice_app.wav import Audio, encode
@@ -42,11 +43,11 @@ def test_a_file_is_seen_only_when_it_is_whole(tmp_path: Path) -> None:
         name = result_name(parameters)
         pending = await store.begin(name)
         assert await store.find(name) is None
-        assert await store.latest(9) == []
         data = encode(AUDIO, parameters)
         await pending.commit(data)
         assert await store.read(name) == data
-        (result,) = await store.latest(9)
+        result = store.describe(name)
+        assert result is not None
         assert (result.name, result.seconds, result.parameters) == (name, 1.0, parameters)
         assert os.listdir(tmp_path) == [name]
 
@@ -72,22 +73,14 @@ def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_newest_come_first_and_other_files_are_left_alone(tmp_path: Path) -> None:
-    for count in range(5):
-        path = tmp_path / result_name({"seed": count})
-        path.write_bytes(encode(AUDIO, {"seed": count}))
-        os.utime(path, (1000 + count, 1000 + count))
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / ("f" * 32 + ".wav")).write_text("not audio")
-    (tmp_path / ".making-rs-1-5-abc").write_bytes(b"half")
-
-    async def work() -> None:
-        store = outputs(tmp_path)
-        assert [r.parameters["seed"] for r in await store.latest(3)] == [4, 3, 2]
-        os.unlink(tmp_path / result_name({"seed": 4}))
-        assert [r.parameters["seed"] for r in await store.latest(3)] == [3, 2, 1], "a removed file is gone"
-
-    run(work)
+def test_what_is_remembered_of_results_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs_module, "_MOST_KNOWN", 3)
+    store = outputs(tmp_path)
+    names = [result_name({"seed": count}) for count in range(5)]
+    for name in names:
+        (tmp_path / name).write_bytes(encode(AUDIO, {}))
+        assert store.describe(name) is not None
+    assert list(store._known) == names[2:]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "notes.txt", ".making-rs-1", "A" * 32 + ".wav", ""])

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
+
+import soundfile
 
 from cosyvoice_app.outputs import Result
 from cosyvoice_app.page import origin, render_results, render_status
@@ -51,3 +56,21 @@ def test_the_address_the_browser_knows() -> None:
         origin(asked(host="a", x_forwarded_host="b:443", x_forwarded_proto="https, http")) == "https://b:443"
     )
     assert origin(asked(host="a", x_forwarded_proto="javascript")) == "http://a"
+
+
+def test_the_pages_recorder_sends_wav_whatever_the_browser_records() -> None:
+    """Chromium records Opus in WebM and Safari AAC in MP4, and libsndfile decodes neither: gradio's page has
+    them decoded by the browser, and uploads what came out under the name audio.wav.
+    """
+    assert not {"MP4", "M4A", "WEBM", "MATROSKA"} & set(soundfile.available_formats())
+    gradio = find_spec("gradio")  # imported by quick_gradio only, or it writes stubs beside the app
+    assert gradio is not None
+    assert gradio.origin is not None
+    assets = Path(gradio.origin).parent / "templates/frontend/assets"
+    recorders = [text for path in assets.glob("*.js") if "record-end" in (text := path.read_text("utf-8"))]
+    recorders = [text for text in recorders if "dispatch_blob" in text]
+    assert recorders
+    for text in recorders:
+        decoded = r"arrayBuffer\(\).{0,200}decodeAudioData\(.{0,200}dispatch_blob\(\[\w+\],`change`"
+        assert re.search(decoded, text)
+        assert "`audio.wav`,{type:`audio/wav`}" in text

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -24,7 +24,8 @@ from conftest import APP, NOTHING_MORE, Server, StartServer
 from gradio_client import Client
 
 from cosyvoice_app.metrics import Metrics
-from cosyvoice_app.peers import HEADER, Peer, Peers, ranked, read_keys, read_list
+from cosyvoice_app.peers import HEADER, Peer, Peers, Seen, ranked, read_keys, read_list
+from cosyvoice_app.wav import decode
 
 KEY = "made-up-key-of-32-characters-aaaa"
 OTHER_KEY = "made-up-key-of-32-characters-bbbb"
@@ -451,6 +452,37 @@ def test_nobody_but_a_node_gets_past_the_door(
     assert join(cluster.nodes[0].http, session, "forged").headers["x-served-by"] == "node-1"
 
 
+def test_what_a_node_has_sent_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    nodes = [{"name": f"rs-{n}", "url": f"http://10.0.0.{n}"} for n in (1, 2)]
+    for node in nodes:
+        (tmp_path / node["name"]).write_text(json.dumps({"self": node["name"], "peers": nodes}))
+    first, second = (
+        Peers(tmp_path / name, tmp_path / "key", Metrics(name, "test")) for name in ("rs-1", "rs-2")
+    )
+
+    def question() -> dict[bytes, bytes]:
+        return {HEADER: first.sign(Peer("rs-2", ""), "POST", "/peer/turn", body="0").encode()}
+
+    asked = question()
+    assert second.verify(asked, "POST", "/peer/turn") is not None
+    assert second.verify(asked, "POST", "/peer/turn") is None, "a replay"
+    assert all(second.verify(question(), "POST", "/peer/turn") for _ in range(50)), "asked again"
+
+
+def test_no_more_is_remembered_of_requests_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    seen = Seen(most=3)
+    assert [seen.add(mac) for mac in "abca"] == [True, True, True, False]
+    assert seen.add("d")
+    assert seen.add("a"), "the oldest went"
+    assert not seen.add("d")
+    now[0] += 61
+    assert seen.add("d")
+    assert len(seen._until) == 1
+
+
 def test_nodes_with_different_keys_are_alone(start_cluster: StartCluster) -> None:
     cluster = start_cluster(count=2, keys=[KEY, OTHER_KEY])
     wait_for(lambda: "refuses us with 403" in cluster.nodes[0].log.read_text())
@@ -597,6 +629,92 @@ def test_a_request_that_is_given_up_ends_where_it_runs(
         wait_for(lambda: helper.metric("tts_running") == 1)
         leaves.result()
         wait_for(lambda: helper.metric("tts_running") == 0)
+        assert stays.result().status_code == 200
+
+
+def sentences(count: int, each: float) -> str:
+    """A text that is made in as many pieces, each of which takes so many seconds."""
+    return "".join(f"sleep {each} and say {'many words ' * 12} number {n}. " for n in range(count))
+
+
+def stream(node: Server, text: str) -> AbstractContextManager[httpx.Response]:
+    return node.http.stream("POST", "/v1/audio/speech", json={"input": text, "stream": True})
+
+
+def test_a_stream_that_is_made_elsewhere_is_heard_while_it_is_made(
+    start_cluster: StartCluster, slow_espeak: Path
+) -> None:
+    cluster = start_cluster(count=2, COSYVOICE_ESPEAK=str(slow_espeak))
+    node, helper = cluster.nodes
+    with ThreadPoolExecutor(1) as pool:
+        stays = pool.submit(node.say, "sleep 8 here")
+        wait_for(lambda: node.metric("tts_running") == 1)
+        with stream(node, sentences(4, 1)) as answer:
+            assert answer.headers["x-served-by"] == "node-0"
+            data = answer.iter_bytes()
+            first = next(data)
+            assert helper.metric("tts_running") == 1, "heard while it is being made there"
+            heard = first + b"".join(data)
+        assert stays.result().status_code == 200
+    assert node.metric('tts_handed_over_total{outcome="ok"}') == 1
+    again = node.say(sentences(4, 1))
+    assert again.headers["x-cache"] == "hit"
+    assert decode(again.content) == decode(heard)
+
+
+def test_a_listener_who_leaves_stops_a_stream_where_it_is_made(
+    start_cluster: StartCluster, slow_espeak: Path
+) -> None:
+    cluster = start_cluster(count=2, COSYVOICE_ESPEAK=str(slow_espeak))
+    node, helper = cluster.nodes
+    with ThreadPoolExecutor(1) as pool:
+        stays = pool.submit(node.say, "sleep 6 here")
+        wait_for(lambda: node.metric("tts_running") == 1)
+        # After the first sentence nothing is to be heard for a minute.
+        with stream(node, sentences(1, 0.1) + sentences(1, 60)) as answer:
+            next(answer.iter_bytes())
+            assert helper.metric("tts_running") == 1
+        wait_for(lambda: helper.metric("tts_running") == 0)
+        assert stays.result().status_code == 200
+    assert helper.say("and it is free").status_code == 200
+
+
+def test_a_stream_goes_home_if_nothing_was_heard_and_breaks_off_if_something_was(
+    start_cluster: StartCluster, slow_espeak: Path
+) -> None:
+    cluster = start_cluster(count=3, COSYVOICE_ESPEAK=str(slow_espeak))
+    node, *helpers = cluster.nodes
+
+    def helper_of() -> Server:
+        wait_for(lambda: any(helper.metric("tts_running") for helper in helpers))
+        return next(helper for helper in helpers if helper.metric("tts_running"))
+
+    with ThreadPoolExecutor(2) as pool:
+        stays = pool.submit(node.say, "sleep 12 here")
+        wait_for(lambda: node.metric("tts_running") == 1)
+
+        def broken() -> bytes:
+            heard = b""
+            text = sentences(1, 0.1) + sentences(1, 0.1).replace("sleep", "crash and sleep")
+            with suppress(httpx.RemoteProtocolError), stream(node, text) as answer:
+                for data in answer.iter_bytes():
+                    heard += data
+                return b"to the end"
+            return heard
+
+        assert len(pool.submit(broken).result()) > 1000
+        assert "it broke" in node.log.read_text(), "what the other node said"
+
+        def whole() -> int:
+            with stream(node, sentences(1, 4)) as answer:
+                return len(answer.read())
+
+        home = pool.submit(whole)
+        helper = helper_of()
+        helpers.remove(helper)
+        cluster.nodes.remove(helper)
+        helper.process.kill()
+        assert home.result() > 1000
         assert stays.result().status_code == 200
 
 

@@ -45,8 +45,8 @@ def problem(response: httpx.Response) -> dict[str, str]:
 
 
 def kept(server: Server) -> list[str]:
-    """Files in the outputs, leftovers included and logs not."""
-    return [name for name in os.listdir(server.outputs) if not name.endswith(".log")]
+    """Files in the outputs, leftovers included; logs and histories not."""
+    return [n for n in os.listdir(server.outputs) if not n.endswith(".log") and n != "history"]
 
 
 def connect(server: Server) -> Client:
@@ -482,11 +482,19 @@ def test_sigterm_drains_finishes_what_runs_and_ends_with_0(
 
 def test_a_drain_file_takes_the_node_out_and_back(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "drain"
-    server = start_server("--enable-queue", COSYVOICE_DRAIN_FILE=str(file))
+    directors = tmp_path / "directors"
+    directors.write_text("192.0.2.11\n")
+    server = start_server(
+        "--enable-queue", COSYVOICE_DRAIN_FILE=str(file), COSYVOICE_DIRECTORS=str(directors)
+    )
     ready = server.http.get("/readyz")
     assert (ready.status_code, ready.headers["x-queue"]) == (200, "0")
     assert "connection" not in server.http.get("/healthz").headers
     # A director that is about to forget this node says so: kept connections end, and nothing else changes.
+    assert server.http.get("/readyz", headers={"X-Leaving": "1"}).status_code == 200
+    assert "connection" not in server.http.get("/healthz").headers, "this is no director"
+    directors.write_text("192.0.2.11\n127.0.0.1\n")
+    time.sleep(1.1)
     assert server.http.get("/readyz", headers={"X-Leaving": "1"}).status_code == 200
     assert server.http.get("/healthz").headers["connection"] == "close"
     file.write_text("maintenance of the fans\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cosyvoice_app import claims, speech
+from cosyvoice_app import claims, logs, speech
 from cosyvoice_app.engines import Engine, Plan, SpeechRequest, Voice
 from cosyvoice_app.errors import BadRequest, Draining, EngineError, NotReady, QueueFull, TimeLimit
 from cosyvoice_app.metrics import Metrics
@@ -94,6 +94,57 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
         await work()
 
     asyncio.run(main())
+
+
+class Elsewhere:
+    """The hand-over to a node that takes `seconds` to find out that it cannot do a job."""
+
+    helpers = 1
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.tried = 0
+
+    def crowded(self, waiting: int, room: int) -> bool:
+        return False
+
+    async def send(self, turn: object, request: SpeechRequest, **options: object) -> None:
+        self.tried += 1
+        await asyncio.sleep(self._seconds)
+
+
+class TurnElsewhere:
+    peer = None
+
+    def release(self) -> None:
+        pass
+
+
+def test_the_logged_wait_is_from_arrival_to_start_however_many_turns_it_took(tmp_path: Path) -> None:
+    async def work() -> None:
+        bench = await Bench(tmp_path, "--enable-queue").ready()
+        elsewhere = Elsewhere(0.4)
+        bench.service._hand_over = elsewhere  # type: ignore[assignment]
+        noted: list[logs.Job] = []
+        bench.service.job_log = type("Kept", (), {"finish": lambda self, job, *rest: noted.append(job)})()
+        before = bench.value("tts_wait_seconds_sum")
+        bench.engine.open.clear()
+        first = bench.say("first")
+        await settled(lambda: bench.engine.inside == 1)
+        second = bench.say("second")
+        await settled(lambda: bench.service.waiting == 1)
+        assert bench.service._line.give(TurnElsewhere())  # type: ignore[arg-type]
+        await settled(lambda: elsewhere.tried == 1)
+        # The turn here is free when the other node has given up.
+        bench.engine.open.set()
+        await asyncio.gather(first, second)
+        assert noted[1].text == "second"
+        assert noted[1].wait is not None
+        assert 0.4 <= noted[1].wait < 3
+        assert bench.value("tts_wait_seconds_count") == 2, "once for each job"
+        assert (bench.value("tts_wait_seconds_sum") or 0) - (before or 0) >= 0.4
+
+    run(work)
 
 
 def test_one_at_a_time_in_the_order_of_arrival(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cosyvoice_app import text
+from cosyvoice_app.errors import BadRequest
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,12 @@ def test_what_can_be_said() -> None:
 def test_foreign_letters() -> None:
     assert text.foreign_letters("你好 abc 123 é，。") == ""
     assert text.foreign_letters("こんにちは привет") == "こんにちはпривет"
+
+
+def test_a_field_that_is_no_unicode_is_told_in_one_wording_wherever_it_is() -> None:
+    for param, what in (("input", ("the text", "文本")), ("name", ("the voice's name", "声音的名称"))):
+        with pytest.raises(BadRequest) as caught:
+            text.cleaned("a\ud800", param, what)
+        assert caught.value.message.startswith(f"{what[0]} is not valid Unicode: ")
+        assert (caught.value.zh or "").startswith(f"{what[1]}不是有效的 Unicode")
+        assert caught.value.param == param

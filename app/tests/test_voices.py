@@ -16,9 +16,9 @@ import pytest
 from conftest import APP
 
 from cosyvoice_app import voices as module
+from cosyvoice_app.engines import Prompt
 from cosyvoice_app.errors import BadRequest, NotFound, OutputsFull, OutputsUnavailable
 from cosyvoice_app.outputs import Outputs
-from cosyvoice_app.prompts import Prompt
 from cosyvoice_app.share import Share
 from cosyvoice_app.voices import Voices
 from cosyvoice_app.wav import Audio, decode, encode, read_summary
@@ -26,7 +26,7 @@ from cosyvoice_app.wav import Audio, decode, encode, read_summary
 
 def prompt(sample: int = 1, seconds: int = 2) -> Prompt:
     frames = sample.to_bytes(2, "little") * 24000 * seconds
-    return Prompt(encode(Audio(24000, 1, 2, frames), {}), f"{sample:032x}", float(seconds), "mine.wav")
+    return Prompt(f"{sample:032x}", encode(Audio(24000, 1, 2, frames), {}))
 
 
 def store(directory: Path, node: str = "rs-1", **options: Any) -> Voices:
@@ -48,7 +48,7 @@ def test_a_voice_is_one_file_with_all_in_it(tmp_path: Path) -> None:
         assert os.listdir(tmp_path / "voices") == [f"{saved.id}.wav"]
         again, wav = await store(tmp_path, "rs-2").read(saved.id, "alice")
         assert again == saved
-        assert decode(wav) == decode(prompt().wav)
+        assert decode(wav) == decode(prompt().data)
         assert "alice" not in str(read_summary(io.BytesIO(wav))), "an owner may be a secret"
         assert saved.as_json("alice")["mine"]
         assert set(saved.as_json("bob")) == {"id", "name", "prompt_text", "shared", "mine", "seconds", "made"}
@@ -257,8 +257,8 @@ def test_results_and_voices_do_not_get_into_each_others_way(tmp_path: Path) -> N
         voices = Voices(outputs.share)
         saved = await voices.save("x", prompt(), "", "alice")
         pending = await outputs.begin("0" * 32 + ".wav")
-        await pending.commit(prompt().wav)
-        assert [r.name for r in await outputs.latest(9)] == ["0" * 32 + ".wav"]
+        await pending.commit(prompt().data)
+        assert outputs.describe("0" * 32 + ".wav") is not None
         assert [v.id for v in await voices.list("alice")] == [saved.id]
         with pytest.raises(NotFound):
             await outputs.read(f"voices/{saved.id}.wav")

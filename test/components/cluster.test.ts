@@ -164,6 +164,16 @@ describe("Cluster", () => {
     }
   });
 
+  it("tells real servers of a new director without a restart", async () => {
+    const directors = manifest(await deploy(rawConfig()), "c-speech-rs-1").files?.[
+      "/etc/cosyvoice/directors"
+    ];
+    assert.equal(directors?.notify, undefined);
+    const addresses = parsed(rawConfig()).directors.map(({ address }) => address);
+    assert.ok(addresses.length > 1);
+    assert.equal(directors?.content, addresses.map((address) => `${address}\n`).join(""));
+  });
+
   it("stages everywhere before it activates anywhere", async () => {
     const names = (await deploy(rawConfig(5))).map(({ name }) => name);
     const places = (pattern: RegExp) => names.flatMap((name, index) => (pattern.test(name) ? [index] : []));

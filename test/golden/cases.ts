@@ -3,6 +3,7 @@ import {
   directorSysctls,
   kernelModules,
   realServerSysctls,
+  renderDirectors,
   renderDirectorTurn,
   renderExports,
   renderGuardConfig,
@@ -193,6 +194,7 @@ export const goldenCases: readonly GoldenCase[] = [
     name: "peers",
     texts: {
       "cosyvoice.env": renderServiceEnvironment(cluster(peers), "rs-2"),
+      directors: renderDirectors(cluster(peers)),
       "peers-rs-1.json": renderPeers(cluster(peers), "rs-1"),
       "peers-rs-3.json": renderPeers(cluster(peers), "rs-3"),
       "peers.key": renderPeerKey(`${madeUpPeerKey},its-made-up-predecessor-in-32-letters`),

@@ -87,6 +87,29 @@ describe("the benchmark", () => {
     assert.match(text, /0 of 1000 attempts lost while nothing was broken/);
   });
 
+  it("takes the app's memory for flat when its second half is, and only of a whole run", () => {
+    const on = { cores: "2", kernel: "1.2.3" };
+    const memory = (each: number, requests = 10_000) =>
+      [0, 0.25, 0.5, 0.75, 1].map((part) => ({
+        event: "memory",
+        requests: part * requests,
+        // The first half warms up.
+        rss: 1e8 + (part < 0.5 ? part * 1e8 : 0.5e8 + (part - 0.5) * requests * each),
+      }));
+    const speech = { what: "speech", p50: 2, per_second: 500 };
+    const app = (rows: Result["rows"]): Result => ({
+      name: "app",
+      quick: false,
+      on,
+      rows: [{ event: "latency", ...speech }, { event: "throughput", ...speech }, ...rows],
+    });
+    assert.match(goals([app(memory(0))]), /memory flat over 10,000 requests \| 0 bytes a request \| yes \|/);
+    assert.match(goals([app(memory(150))]), /150 bytes a request \| \*\*no\*\* \|/);
+    assert.match(goals([app(memory(0, 1000))]), /too short a run/);
+    assert.match(goals([app(memory(0))]), /p50 at most 10 ms \| at most 2.0 ms \| yes \|/);
+    assert.match(goals([app(memory(0))]), /200 requests\/s on one core \| median 500 \| yes \|/);
+  });
+
   it("keeps results as they are, and puts their tables between the document's marks", async () => {
     const directory = await mkdtemp(join(tmpdir(), "bench-"));
     try {

@@ -61,7 +61,9 @@ class Preset:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A recording to speak like: mono WAV, 16 bit, 24 kHz, at most 30 s. digest: names these bytes."""
+    """A recording to speak like: mono WAV, 16 bit, 24 kHz, at most 30 s. digest: of its samples, 32
+    hexadecimal digits.
+    """
 
     digest: str
     data: bytes = field(repr=False)
