@@ -220,6 +220,7 @@ def test_what_is_there_without_an_entry_is_found_by_a_node_that_starts(
         os.utime(tmp_path / made(tmp_path, seed), (1000 + seed, 1000 + seed))
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ("f" * 32 + ".wav")).write_text("not audio")
+    os.utime(tmp_path / ("f" * 32 + ".wav"), (1200, 1200))
     (tmp_path / ".making-rs-1-5-abc").write_bytes(b"half")
     first, second = histories(tmp_path, 2, shared=True)
 
