@@ -529,6 +529,24 @@ export const vrrpSchema = section(
 
 // --- service -------------------------------------------------------------------------------------------------------
 
+const outputsSchema = section(
+  {
+    days: whole(0, 36_500, {
+      text: "Results that nobody asked for in so many days are removed from the share. 0 = never.",
+      unit: "days",
+    }).default(0),
+    quota: whole(0, 1_000_000, {
+      text: "Size of all results beyond which the least recently used are removed. 0 = any.",
+      unit: "GiB",
+      why: "Results that fill the share keep everybody from making new ones.",
+    }).default(0),
+    shared: flag({
+      text: "Whether everybody is shown what everybody made, on the page and at `/v1/results`; otherwise each their own.",
+    }).default(false),
+  },
+  { text: "What is kept at /root/CosyVoice/outputs, and who sees it." },
+);
+
 export const serviceSchema = section(
   {
     engine: choice(["cpu", "cosyvoice"], {
@@ -554,8 +572,9 @@ export const serviceSchema = section(
     }).default(true),
     timeLimit: seconds(1, 3600, {
       text: "Longest time one synthesis may take before it is given up.",
-      why: "An engine that hangs would otherwise hold the queue for ever.",
-    }).default(120),
+      why: "An engine that hangs would otherwise hold the queue for ever. The longest text, 4096 characters, is ten minutes of audio and more: a slow GPU may need more for it.",
+    }).default(60),
+    outputs: outputsSchema.prefault({}),
     maxUnavailable: whole(1, 100, {
       text: "How many real servers a deployment may take out of the pool at the same time. Those that do not serve anyway are changed at once.",
       unit: "real servers",

@@ -19,7 +19,7 @@ from .logs import ClientStyle
 class Settings:
     """What the service runs with. Durations are seconds.
 
-    host, port, enable_queue are flags; the rest is read from the variable named beside it.
+    host, port, enable_queue, max_seconds are flags; the rest is read from the variable named beside it.
     """
 
     host: str
@@ -34,7 +34,7 @@ class Settings:
     outputs: Path
     # COSYVOICE_QUEUE_LENGTH: requests that may wait beside the one that runs. Default: 20.
     queue_length: int
-    # COSYVOICE_TIME_LIMIT: a synthesis that takes longer is killed. Default: 120.
+    # --max-seconds or COSYVOICE_TIME_LIMIT: a synthesis that takes longer is killed. Default: 60.
     time_limit: float
     # COSYVOICE_WAIT_LIMIT: a request that waits longer for its turn is refused. Default: 300.
     wait_limit: float
@@ -170,7 +170,12 @@ def load_settings(
 
     peers, peer_key = text("COSYVOICE_PEERS", ""), text("COSYVOICE_PEER_KEY_FILE", "")
     directors = text("COSYVOICE_DIRECTORS", "")
-    time_limit = number("COSYVOICE_TIME_LIMIT", 120, 0.1, 3600)
+    time_limit = number("COSYVOICE_TIME_LIMIT", 60, 0.1, 3600)
+    if flags.max_seconds is not None:
+        time_limit = flags.max_seconds
+        if not 0.1 <= time_limit <= 3600:  # nan, too
+            problems.append(f"--max-seconds {time_limit:g}: set it to a number of s from 0.1 to 3600")
+            time_limit = 60.0
     settings = Settings(
         host=flags.host,
         port=flags.port,
@@ -216,5 +221,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let requests wait for their turn, COSYVOICE_QUEUE_LENGTH of them at most; "
         "without it a request that comes while another one runs is refused",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        help="a synthesis that takes longer is killed (default: COSYVOICE_TIME_LIMIT, or 60)",
     )
     return parser

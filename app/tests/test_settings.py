@@ -24,6 +24,8 @@ def test_flags_and_environment_are_read() -> None:
     assert settings.waiting_room == 7
     assert settings.time_limit == 2.5
     assert settings.drain_limit == 2.5, "it follows the time limit, up to 60 s"
+    assert load_settings([], {}).time_limit == 60
+    assert load_settings(["--max-seconds", "7.5"], {"COSYVOICE_TIME_LIMIT": "9"}).time_limit == 7.5
 
 
 def test_all_problems_are_told_at_once_with_name_value_and_what_is_allowed(tmp_path: Path) -> None:
@@ -31,7 +33,7 @@ def test_all_problems_are_told_at_once_with_name_value_and_what_is_allowed(tmp_p
     file.touch()
     with pytest.raises(SettingsError) as caught:
         load_settings(
-            ["--port", "70000"],
+            ["--port", "70000", "--max-seconds", "nan"],
             {
                 "COSYVOICE_NODE": "rs 2\r\nX-Bad: 1",
                 "COSYVOICE_ENGINE": "magic",
@@ -44,10 +46,11 @@ def test_all_problems_are_told_at_once_with_name_value_and_what_is_allowed(tmp_p
                 "COSYVOICE_OUTPUTS_QUOTA": "10G",
             },
         )
-    assert len(caught.value.problems) == 10
+    assert len(caught.value.problems) == 11
     message = str(caught.value)
     for part in (
         "--port 70000",
+        "--max-seconds nan: set it to a number of s from 0.1 to 3600",
         "COSYVOICE_ENGINE='magic': set it to one of: cpu",
         "COSYVOICE_QUEUE_LENGTH='-1': set it to a whole number of requests from 1 to 10000",
         "COSYVOICE_TIME_LIMIT='nan'",

@@ -206,7 +206,7 @@ export function judge({ name }: InventoryMachine, { disks }: Examination): Findi
     if (free > Math.min(FREE.bytes, size * FREE.share)) return [];
     const what = `${path} is nearly full: ${gigabytes(free)} of ${gigabytes(size)} are free`;
     const fix = path.endsWith("/outputs")
-      ? "COSYVOICE_OUTPUTS_DAYS or COSYVOICE_OUTPUTS_QUOTA in service.environment has old results removed"
+      ? "service.outputs.days or service.outputs.quota has old results removed"
       : "journalctl --vacuum-size=200M, apt-get clean";
     return [{ machine: name, what, fix }];
   });

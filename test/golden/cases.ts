@@ -118,6 +118,7 @@ const gpu = {
     engine: "cosyvoice",
     enableQueue: false,
     timeLimit: 30.5,
+    outputs: { days: 30, quota: 500, shared: true },
     environment: {
       PLAIN: "a-b_c/d:e,f@g+h",
       SPACES: " two  words ",
