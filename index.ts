@@ -7,6 +7,7 @@ import { hostMachines } from "./components/platform/hosts";
 import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
+import { servicePorts } from "./render/virtualServices";
 import { cacheDir } from "./scripts/lib/paths";
 
 endWithEngine();
@@ -41,6 +42,12 @@ const cluster = new Cluster("cosyvoice", {
   release: packRelease(app, join(cacheDir(), "releases")),
   vrrpPassword: secrets.getSecret("vrrpPassword"),
   peerKey: secrets.getSecret("peerKey"),
+  frontDoor: {
+    tlsCertificate: secrets.getSecret("tlsCertificate"),
+    tlsKey: secrets.getSecret("tlsKey"),
+    apiKeys: secrets.getSecret("apiKeys"),
+    httpUsers: secrets.getSecret("httpUsers"),
+  },
 });
 
 /** Where clients find the service. */
@@ -52,6 +59,7 @@ export const url = cluster.url;
 export const inventory = pulumi.secret({
   vip: config.vip,
   port: config.port,
+  servicePort: servicePorts(config)[0],
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
     connectTimeout: config.ssh.connectTimeout,

@@ -42,11 +42,11 @@ export type MachineReport = z.infer<typeof reportSchema>;
  * @throws UnreachableError when the machine cannot be logged in to.
  */
 export async function probe(
-  { vip, port }: Inventory,
+  { vip, port, servicePort = port }: Inventory,
   machine: InventoryMachine,
   ssh: OpenSsh,
 ): Promise<MachineReport> {
-  const command = asRoot(machine, `python3 - ${vip} ${port}`);
+  const command = asRoot(machine, `python3 - ${vip} ${port} ${servicePort}`);
   const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, {
     input: hostFile("probe.py"),
     timeout: 30,
