@@ -8,6 +8,7 @@ import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { findEngine } from "./components/speechEngine";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
+import { servicePorts } from "./render/virtualServices";
 import { cacheDir } from "./scripts/lib/paths";
 
 endWithEngine();
@@ -40,6 +41,12 @@ const cluster = new Cluster("cosyvoice", {
   engine,
   vrrpPassword: secrets.getSecret("vrrpPassword"),
   peerKey: secrets.getSecret("peerKey"),
+  frontDoor: {
+    tlsCertificate: secrets.getSecret("tlsCertificate"),
+    tlsKey: secrets.getSecret("tlsKey"),
+    apiKeys: secrets.getSecret("apiKeys"),
+    httpUsers: secrets.getSecret("httpUsers"),
+  },
 });
 
 /** Where clients find the service. */
@@ -51,6 +58,7 @@ export const url = cluster.url;
 export const inventory = pulumi.secret({
   vip: config.vip,
   port: config.port,
+  servicePort: servicePorts(config)[0],
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
     connectTimeout: config.ssh.connectTimeout,

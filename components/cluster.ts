@@ -1,6 +1,9 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
+import { hasFirewall } from "../render/firewall";
 import { Director } from "./director";
+import { Firewall } from "./firewall";
+import { FrontDoor, type FrontDoorSecrets } from "./frontDoor";
 import { OutputsShare } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
@@ -21,6 +24,8 @@ export interface ClusterArgs {
   readonly vrrpPassword?: pulumi.Input<string> | undefined;
   /** The key by which real servers know each other. */
   readonly peerKey?: pulumi.Input<string> | undefined;
+  /** What HTTPS takes. */
+  readonly frontDoor?: FrontDoorSecrets | undefined;
 }
 
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
@@ -64,18 +69,47 @@ export class Cluster extends pulumi.ComponentResource {
       },
       parent,
     );
+    const frontDoor =
+      config.https &&
+      new FrontDoor(
+        `${name}-front-door`,
+        { config, https: config.https, realServers, ...args.frontDoor },
+        parent,
+      );
+    const guarded = [
+      ...[...directors, ...realServers].map(({ machine, configured: after }) => ({ machine, after })),
+      ...share.served,
+    ].filter(({ machine }) => hasFirewall(config, machine.role));
+    const firewall =
+      guarded.length > 0
+        ? new Firewall(`${name}-firewall`, { config, machines: guarded }, parent)
+        : undefined;
     new Verification(
       `${name}-verification`,
       {
         config,
         client: withRole("client")[0],
-        content: [...directors, ...realServers, share, service].map(({ content }) => content),
-        dependsOn: [...directors.map(({ configured }) => configured), ...service.activated],
+        fingerprint: frontDoor?.fingerprint,
+        apiKeys: args.frontDoor?.apiKeys,
+        content: [...directors, ...realServers, share, service, firewall, frontDoor]
+          .filter((part) => part !== undefined)
+          .map(({ content }) => content),
+        dependsOn: [
+          ...directors.map(({ configured }) => configured),
+          ...service.activated,
+          ...(firewall?.closed ?? []),
+          ...(frontDoor?.opened ?? []),
+        ],
       },
       parent,
     );
 
-    this.url = `http://${config.vip}:${config.port}`;
+    this.url = urlOf(config);
     this.registerOutputs({ url: this.url });
   }
+}
+
+function urlOf({ vip, port, https }: ClusterConfig): string {
+  if (https === undefined) return `http://${vip}:${port}`;
+  return `https://${https.serverName}${https.port === 443 ? "" : `:${https.port}`}`;
 }

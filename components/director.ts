@@ -8,6 +8,7 @@ import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules"
 import { paths } from "../render/paths";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
+import { servicePorts } from "../render/virtualServices";
 import type { Machine } from "./platform/machine";
 import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
@@ -28,6 +29,7 @@ export interface DirectorArgs {
  * one go first.
  */
 export class Director extends pulumi.ComponentResource {
+  readonly machine: Machine;
   /** The machine's last layer. */
   readonly configured: pulumi.Resource;
   /** What its layers hold, for whoever must act when any of it changes. */
@@ -36,6 +38,7 @@ export class Director extends pulumi.ComponentResource {
   constructor(name: string, args: DirectorArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Director", name, {}, opts);
     const { machine, config } = args;
+    this.machine = machine;
     const parent = { parent: this };
 
     const programs = applier(`${name}-applier`, machine, ["health-poller", "vrrp-guard", "turns"], parent);
@@ -84,12 +87,13 @@ function authContent(password: string, around: NonNullable<LayerContent["around"
  * keepalived takes a missing track file for "serve". A real server that is new in the configuration must not get
  * connections before the poller, which is told at the same moment, has asked it.
  */
-function startsAsDead({ realServers }: ClusterConfig) {
+function startsAsDead({ realServers, https }: ClusterConfig) {
   const each = `cd ${paths.trackDirectory} && for name in ${realServers.map(({ name }) => name).join(" ")}; do`;
+  const door = https === undefined ? "" : " [ -e $name.door ] || echo 1 >$name.door;";
   return {
     name: "start new real servers as dead",
-    unless: `${each} [ -e $name.down ] || exit 1; done`,
-    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo -1000000 >$name && echo 1 >$name.down; }; done`,
+    unless: `${each} [ -e $name.down ]${https === undefined ? "" : " && [ -e $name.door ]"} || exit 1; done`,
+    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo -1000000 >$name && echo 1 >$name.down; };${door} done`,
   };
 }
 
@@ -173,11 +177,11 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     },
     checks: [
       { name: "keepalived runs", run: "systemctl is-active --quiet keepalived.service", within: 20 },
-      {
+      ...servicePorts(config).map((port) => ({
         name: "the kernel has the virtual service",
-        run: `ipvsadm -Ln -t ${config.vip}:${config.port}`,
+        run: `ipvsadm -Ln -t ${config.vip}:${port}`,
         within: 20,
-      },
+      })),
     ],
   };
 }

@@ -26,6 +26,8 @@ export interface OutputsShareArgs {
 export class OutputsShare extends pulumi.ComponentResource {
   /** By real server: the layer that mounts the share there. */
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
+  /** The machine that serves the share, with the layer after which others may follow; none where the export is another's. */
+  readonly served: readonly { readonly machine: Machine; readonly after: pulumi.Resource }[];
   readonly content: pulumi.Output<string>;
 
   constructor(name: string, args: OutputsShareArgs, opts?: pulumi.ComponentResourceOptions) {
@@ -34,6 +36,7 @@ export class OutputsShare extends pulumi.ComponentResource {
     const parent = { parent: this };
 
     const server: pulumi.Resource[] = [];
+    const served: { machine: Machine; after: pulumi.Resource }[] = [];
     if (storage) {
       const programs = applier(`${name}-applier`, storage, [], parent);
       // They take longest, and wait for nobody.
@@ -47,6 +50,7 @@ export class OutputsShare extends pulumi.ComponentResource {
           dependsOn: [programs],
         },
       );
+      served.push({ machine: storage, after: installed });
       // A real server that leaves needs its share until it has finished what it does.
       const content = made(args.directors).then(() => exportContent(config));
       server.push(
@@ -62,6 +66,7 @@ export class OutputsShare extends pulumi.ComponentResource {
     });
 
     this.mounts = new Map(mounts);
+    this.served = served;
     this.content = pulumi.all(mounts.map(([, mount]) => mount.stdin)).apply((texts) => texts.join(""));
     this.registerOutputs({ path: paths.outputs });
   }

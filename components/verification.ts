@@ -11,6 +11,10 @@ export interface VerificationArgs {
   readonly config: ClusterConfig;
   /** Where the cluster is looked at from; undefined is the computer that deploys. */
   readonly client?: Machine | undefined;
+  /** SHA-256 of the certificate that HTTPS must show. Needed where HTTPS is on. */
+  readonly fingerprint?: pulumi.Input<string> | undefined;
+  /** The keys that HTTPS asks for, where it does. */
+  readonly apiKeys?: pulumi.Input<string> | undefined;
   /** The text of everything that was configured: the check is made again when any of it changes. */
   readonly content: readonly pulumi.Input<string>[];
   readonly dependsOn: readonly pulumi.Resource[];
@@ -24,11 +28,13 @@ export class Verification extends pulumi.ComponentResource {
   constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Verification", name, {}, opts);
     const { client } = args;
+    const apiKeys = args.apiKeys === undefined ? undefined : pulumi.secret(args.apiKeys);
     const stdin = pulumi
-      .all([...args.content])
-      .apply(
-        (texts) => `${JSON.stringify(expectations(args.config, digest(texts.join("\n"))), undefined, 1)}\n`,
-      );
+      .all([pulumi.all([...args.content]), args.fingerprint, apiKeys])
+      .apply(([texts, fingerprint, keys]) => {
+        const expected = expectations(args.config, digest(texts.join("\n")), fingerprint, keys);
+        return `${JSON.stringify(expected, undefined, 1)}\n`;
+      });
     const common = { stdin, addPreviousOutputInEnv: false };
 
     if (client) {
@@ -56,8 +62,13 @@ export class Verification extends pulumi.ComponentResource {
 const VERIFY = `${PROGRAMS}/verify`;
 
 /** What `host/verify.py` is told to find. */
-function expectations(config: ClusterConfig, deployment: string) {
-  const { verification } = config;
+function expectations(
+  config: ClusterConfig,
+  deployment: string,
+  fingerprint: string | undefined,
+  apiKeys: string | undefined,
+) {
+  const { verification, https } = config;
   const nameAndAddress = ({ name, address }: { readonly name: string; readonly address: string }) => ({
     name,
     address,
@@ -65,7 +76,10 @@ function expectations(config: ClusterConfig, deployment: string) {
   return {
     deployment,
     vip: config.vip,
-    port: config.port,
+    port: https?.plainPort === "closed" ? null : config.port,
+    https: https
+      ? { port: https.port, serverName: https.serverName, fingerprint, key: apiKeys?.split(",")[0] ?? null }
+      : null,
     sentence: verification.sentence,
     timeout: verification.timeout,
     directors: config.directors.map(nameAndAddress),

@@ -32,7 +32,7 @@ export function rawFromStack(all: Readonly<Record<string, string>>): Record<stri
     if (!fullKey.startsWith(prefix)) continue;
     const key = fullKey.slice(prefix.length);
     if (key === "sshPrivateKey") raw.push([key, true]);
-    else if (key === "vrrpPassword" || key === "peerKey") raw.push([key, value]);
+    else if (secretKeys.some((secret) => secret === key)) raw.push([key, value]);
     else raw.push([key, fromStackText(value)]);
   }
   return Object.fromEntries(raw);
@@ -52,10 +52,11 @@ function fromStackText(value: string): unknown {
  * Reads a stack's configuration. Never throws, whatever it is given; all mistakes come at once, those of single values and
  * those between values (as far as the values concerned are sound themselves).
  *
- * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for `vrrpPassword` and
- * `peerKey`, its text, which is looked at and goes nowhere.
+ * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for all but
+ * `sshPrivateKey`, its text, which is looked at and goes nowhere.
+ * @param now the time at which certificates must be valid
  */
-export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult {
+export function parseConfig(raw: Readonly<Record<string, unknown>>, now = new Date()): LoadResult {
   const { settings, secrets } = splitSecrets(raw);
   const parsed = configSchema.safeParse(settings);
   const problems = parsed.success ? [] : parsed.error.issues.flatMap((issue) => problemsOf(issue, settings));
@@ -65,11 +66,13 @@ export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult 
     ...(lenient(configSchema, settings) as Partial<Draft> | undefined),
     secrets,
     refused,
+    now,
   };
   for (const conflict of findConflicts(draft)) {
     const path = pathText(conflict.path);
-    // One mistake, one message: what the schema has refused already is not refused again for a second reason.
-    if (problems.some((problem) => problem.path === path)) continue;
+    // One mistake, one message: what has been refused already is not refused again for a second reason. But a certificate is one
+    // value in which several things can be wrong.
+    if (conflict.secret === undefined && problems.some((problem) => problem.path === path)) continue;
     problems.push({
       path,
       value: conflict.secret ?? valueAt(settings, conflict.path),
@@ -82,7 +85,7 @@ export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult 
   return { ok: true, config: resolveConfig(parsed.data, secrets) };
 }
 
-/** What is known about the secrets: whether they are set, and the text of the password if it was given. */
+/** What is known about the secrets: whether they are set, and the texts that were given. */
 function splitSecrets(raw: Readonly<Record<string, unknown>>) {
   const isSet = (key: string) => Object.hasOwn(raw, key) && raw[key] !== undefined && raw[key] !== false;
   const textOf = (key: string) => (isSet(key) && typeof raw[key] === "string" ? raw[key] : undefined);
@@ -95,6 +98,14 @@ function splitSecrets(raw: Readonly<Record<string, unknown>>) {
       vrrpPasswordText: textOf("vrrpPassword"),
       peerKey: isSet("peerKey"),
       peerKeyText: textOf("peerKey"),
+      tlsCertificate: isSet("tlsCertificate"),
+      tlsCertificateText: textOf("tlsCertificate"),
+      tlsKey: isSet("tlsKey"),
+      tlsKeyText: textOf("tlsKey"),
+      apiKeys: isSet("apiKeys"),
+      apiKeysText: textOf("apiKeys"),
+      httpUsers: isSet("httpUsers"),
+      httpUsersText: textOf("httpUsers"),
       sshPrivateKey: isSet("sshPrivateKey"),
     },
   };

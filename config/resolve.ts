@@ -1,16 +1,19 @@
 /** Fills in what follows from other values, so that nobody further down has to know a default. */
 import { expandAddresses } from "./addresses";
-import type {
-  AppConfig,
-  AwsConfig,
-  ClusterConfig,
-  DirectorConfig,
-  MachineConfig,
-  MachineRole,
-  ParsedConfig,
-  SecretKey,
-  StorageExportConfig,
-  StorageMachineConfig,
+import {
+  type AppConfig,
+  type AwsConfig,
+  type ClusterConfig,
+  type DirectorConfig,
+  defaultHsts,
+  defaultLimits,
+  type HttpsConfig,
+  type MachineConfig,
+  type MachineRole,
+  type ParsedConfig,
+  type SecretKey,
+  type StorageExportConfig,
+  type StorageMachineConfig,
 } from "./schema";
 
 /** Priority of a director that is given none, by its place in the list. */
@@ -86,6 +89,8 @@ export function resolveConfig(
       },
     },
     vrrp: parsed.vrrp,
+    firewall: parsed.firewall,
+    https: parsed.https.enabled ? resolveHttps(parsed) : undefined,
     service: parsed.service,
     app: { ...parsed.app, model: resolveModel(parsed.app.model) },
     verification: {
@@ -97,8 +102,25 @@ export function resolveConfig(
     secretsSet: {
       vrrpPassword: secrets.vrrpPassword,
       peerKey: secrets.peerKey,
+      tlsCertificate: secrets.tlsCertificate,
+      tlsKey: secrets.tlsKey,
+      apiKeys: secrets.apiKeys,
+      httpUsers: secrets.httpUsers,
       sshPrivateKey: secrets.sshPrivateKey,
     },
+  };
+}
+
+function resolveHttps({ https, loadBalancer }: ParsedConfig): HttpsConfig {
+  const { enabled: _, ...said } = https;
+  // Behind NAT all clients are one: a limit for each would be one for all.
+  const limits = loadBalancer.forwarding === "NAT" ? { requestsPerSecond: 0, connections: 0 } : defaultLimits;
+  return {
+    ...said,
+    serverName: expectPresent(said.serverName, "https.serverName"),
+    requestsPerSecond: said.requestsPerSecond ?? limits.requestsPerSecond,
+    connections: said.connections ?? limits.connections,
+    hsts: said.hsts ?? (said.plainPort === "closed" && said.certificate === "config" ? defaultHsts : 0),
   };
 }
 

@@ -81,14 +81,7 @@ function choice<const T extends readonly [string, ...string[]]>(values: T, words
 const addressForm = "an IPv4 address such as 192.168.1.101";
 
 function address(words: About) {
-  return text(
-    (value) => {
-      const parsed = parseIPv4(value);
-      return parsed !== undefined && isUsableHostAddress(parsed);
-    },
-    addressForm,
-    words,
-  );
+  return text(isHostAddress, addressForm, words);
 }
 
 function machineName(words: About) {
@@ -122,6 +115,22 @@ export function isPlainPath(value: string): boolean {
 // Not ssh-rsa: the command plugin offers a pinned RSA key with SHA-1 signatures only, which OpenSSH refuses since 8.8.
 const hostKeyPattern =
   /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,2}( [\x20-\x7e]*)?$/;
+
+function isDnsName(value: string): boolean {
+  return /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/.test(
+    value,
+  );
+}
+
+function isNetwork(value: string): boolean {
+  const [address = "", length = "32", ...more] = value.split("/");
+  return more.length === 0 && parseIPv4(address) !== undefined && /^(3[0-2]|[12]?\d)$/.test(length);
+}
+
+function isHostAddress(value: string): boolean {
+  const parsed = parseIPv4(value);
+  return parsed !== undefined && isUsableHostAddress(parsed);
+}
 
 function hostKey(whose: string) {
   return text(
@@ -527,6 +536,98 @@ export const vrrpSchema = section(
   { text: "VRRP: which director holds the VIP." },
 );
 
+// --- https ---------------------------------------------------------------------------------------------------------
+
+/** Port of a real server on which nginx tells the directors that it lives. */
+export const DOOR_HEALTH_PORT = 7862;
+
+/** Port from which clients are sent to HTTPS. */
+export const REDIRECT_PORT = 80;
+
+/** Requests a second and connections at a time that one client address has on one real server, when nothing is said. */
+export const defaultLimits = { requestsPerSecond: 200, connections: 500 } as const;
+
+/** Seconds for which a browser remembers that the service speaks HTTPS, when nothing else than HTTPS is offered. */
+export const defaultHsts = 63_072_000;
+
+export const httpsSchema = section(
+  {
+    enabled: flag({
+      text: "Whether nginx on every real server answers HTTPS, at a virtual service of its own.",
+      why: "LVS passes packets on and ends no TLS. On the real servers it scales with them, and the client's address stays what it is.",
+    }).default(false),
+    serverName: text(
+      (value) => isDnsName(value) || isHostAddress(value),
+      "a DNS name in lower case such as speech.example.org, or an IPv4 address",
+      {
+        text: "What clients call the service. The certificate must be for it; the redirect leads to it.",
+        required: "with `enabled`",
+      },
+    ).optional(),
+    port: port({ text: "Port of HTTPS, on the VIP and on every real server." }).default(443),
+    certificate: choice(["config", "selfSigned"], {
+      text: "Where the certificate comes from. config: the secrets `tlsCertificate` and `tlsKey`. selfSigned: made by this program (Pulumi's provider `tls`); browsers warn of it.",
+      why: "A certificate that is renewed elsewhere comes in by `pulumi config set` and `pulumi up`, which restarts nothing.",
+    }).default("config"),
+    redirect: flag({
+      text: "Whether port 80 of the VIP sends clients to HTTPS.",
+    }).default(true),
+    plainPort: choice(["open", "closed"], {
+      text: "Whether the VIP serves `port` without TLS too. closed: only the directors and the real servers reach that port of a real server.",
+      why: "Close it in a second deployment: with the first one clients learn the new address.",
+    }).default("open"),
+    requestsPerSecond: whole(0, 100_000, {
+      text: "Requests a second that one client address may send to one real server; ten times as many may come at once. More are answered with 429. 0 = any number.",
+      unit: "requests/s",
+      why: "A page takes some hundred requests at once, and a school may stand behind one address.",
+      derived: "200; 0 with forwarding NAT, where every client has the director's address",
+    }).optional(),
+    connections: whole(0, 65_535, {
+      text: "Connections (with HTTP/2: requests under way) that one client address may hold to one real server. 0 = any number.",
+      unit: "connections",
+      derived: "500; 0 with forwarding NAT",
+    }).optional(),
+    uploadLimit: whole(1, 1024, {
+      text: "Largest request. A longer one is answered with 413 before it is read.",
+      unit: "MiB",
+      why: "A recording may have 10 MiB.",
+    }).default(12),
+    hsts: whole(0, 63_072_000, {
+      text: "How long a browser that has been here refuses to use the name without HTTPS (HSTS). 0 = not at all.",
+      unit: "s",
+      why: "It holds for all ports of the name, and cannot be taken back from browsers that have heard it.",
+      derived: "two years where `plainPort` is closed and the certificate is not self-signed, else 0",
+    }).optional(),
+  },
+  { text: "HTTPS for clients: nginx on every real server, behind the directors." },
+);
+
+// --- firewall ------------------------------------------------------------------------------------------------------
+
+export const firewallSchema = section(
+  {
+    enabled: flag({
+      text: "Whether every machine (but the client of the verification) drops what its role does not need: clients reach the service's ports, the machines of the cluster each other's, `admins` SSH.",
+      why: "Off, unless you say so: it would close ports of other programs on your machines as well.",
+    }).default(false),
+    admins: list(
+      text(isNetwork, "an IPv4 network or address such as 10.0.0.0/8", {
+        text: "A network in CIDR notation, or an address.",
+      }),
+      {
+        text: "From where SSH is let in. A deployment that would shut out somebody who is connected by SSH at that moment, such as itself, fails on that machine and puts the old rules back.",
+        form: "a list of networks",
+        derived: "everywhere, and a preview warns of it",
+      },
+    ).default(["0.0.0.0/0"]),
+    openPorts: list(port({ text: "A TCP port." }), {
+      text: "TCP ports of other programs on these machines that stay open for everybody.",
+      form: "a list of ports",
+    }).default([]),
+  },
+  { text: "The packet filter of all machines (nftables)." },
+);
+
 // --- service -------------------------------------------------------------------------------------------------------
 
 const outputsSchema = section(
@@ -808,6 +909,8 @@ export const configSchema = section(
     storage: storageSchema.optional(),
     loadBalancer: loadBalancerSchema.prefault({}),
     vrrp: vrrpSchema.prefault({}),
+    https: httpsSchema.prefault({}),
+    firewall: firewallSchema.prefault({}),
     service: serviceSchema.prefault({}),
     app: appSchema.prefault({}),
     verification: verificationSchema.prefault({}),
@@ -823,6 +926,18 @@ export const secrets = {
   },
   peerKey: {
     text: "The key by which the real servers know each other (see `service.peers`), 32 to 128 letters, digits or . _ + / = -, such as `openssl rand -hex 32` prints. To change it without a gap: set `OLD,NEW`, deploy, set `NEW,OLD`, deploy, set `NEW`, deploy: the first is signed with, both are taken. A change restarts nothing.",
+  },
+  tlsCertificate: {
+    text: "The certificate of `https.certificate: config` in PEM, followed by those of its issuers up to one that clients know: `pulumi config set --secret tlsCertificate < fullchain.pem`. A change is one deployment, which restarts nothing.",
+  },
+  tlsKey: {
+    text: "Its private key in PEM, without a passphrase: `pulumi config set --secret tlsKey < privkey.pem`.",
+  },
+  apiKeys: {
+    text: "Keys for programs, with commas between them, each of 20 to 128 letters, digits or . _ - as `openssl rand -hex 32` prints. With it, HTTPS answers only those who send `Authorization: Bearer KEY` or, with `httpUsers`, log in; the deployment itself asks with the first one. Needs `https.plainPort: closed`.",
+  },
+  httpUsers: {
+    text: "People who may log in with a browser (HTTP basic authentication), a line each: `NAME:HASH`, with the hash that `openssl passwd -6` prints. Needs `apiKeys`.",
   },
   sshPrivateKey: {
     text: "Private key to log in with, as text. Instead of `ssh.privateKeyFile`, for pipelines that have no file.",
@@ -905,6 +1020,23 @@ export interface LoadBalancerConfig
 /** Options of VRRP. */
 export type VrrpConfig = z.output<typeof vrrpSchema>;
 
+/** HTTPS for clients, where it is on. */
+export interface HttpsConfig {
+  readonly serverName: string;
+  readonly port: number;
+  readonly certificate: "config" | "selfSigned";
+  readonly redirect: boolean;
+  readonly plainPort: "open" | "closed";
+  /** 0: any number. */
+  readonly requestsPerSecond: number;
+  /** 0: any number. */
+  readonly connections: number;
+  /** MiB. */
+  readonly uploadLimit: number;
+  /** Seconds. 0: not said. */
+  readonly hsts: number;
+}
+
 /** Options of the speech service. */
 export type ServiceConfig = z.output<typeof serviceSchema>;
 
@@ -973,6 +1105,9 @@ export interface ClusterConfig {
   readonly storage: StorageMachineConfig | StorageExportConfig;
   readonly loadBalancer: LoadBalancerConfig;
   readonly vrrp: VrrpConfig;
+  /** `undefined`: off. */
+  readonly https: HttpsConfig | undefined;
+  readonly firewall: z.output<typeof firewallSchema>;
   readonly service: ServiceConfig;
   readonly app: AppConfig;
   readonly verification: VerificationConfig;

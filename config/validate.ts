@@ -3,6 +3,7 @@
  * over what is not (the schema has named that), so that all mistakes come at once.
  */
 import { expandAddressRange, maxExpandedAddresses } from "./addresses";
+import { checkHttps } from "./https";
 import { type Path, pathText } from "./keys";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
 import { isCommit, isPlainPath, lockedPython, type ParsedConfig } from "./schema";
@@ -29,13 +30,24 @@ export type Draft = DeepPartial<ParsedConfig> & {
     readonly vrrpPasswordText: string | undefined;
     readonly peerKey: boolean;
     readonly peerKeyText: string | undefined;
+    readonly tlsCertificate: boolean;
+    readonly tlsCertificateText: string | undefined;
+    readonly tlsKey: boolean;
+    readonly tlsKeyText: string | undefined;
+    readonly apiKeys: boolean;
+    readonly apiKeysText: string | undefined;
+    readonly httpUsers: boolean;
+    readonly httpUsersText: string | undefined;
     readonly sshPrivateKey: boolean;
   };
   /** Paths that the schema has refused: what is `undefined` for that reason is not missing. */
   readonly refused: ReadonlySet<string>;
+  /** The time at which certificates must be valid. */
+  readonly now: Date;
 };
 
-type Report = (path: Path, message: string, fix: string, secret?: string) => void;
+/** Takes one conflict. */
+export type Report = (path: Path, message: string, fix: string, secret?: string) => void;
 
 /** Finds every conflict. Pure; the order is that of the checks. */
 export function findConflicts(draft: Draft): Conflict[] {
@@ -46,6 +58,7 @@ export function findConflicts(draft: Draft): Conflict[] {
   checkSecrets(draft, report);
   checkVrrp(draft, report);
   checkLoadBalancer(draft, report);
+  checkHttps(draft, report);
   checkService(draft, report);
   checkApp(draft, report);
   checkMachines(draft, report);

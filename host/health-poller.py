@@ -5,6 +5,7 @@
 
 The configuration: {"interval": s, "timeout": s, "failures": n, "silence": s, "trackDirectory": path,
                     "weights": null or {"base": n, "rampUp": s},
+                    "door": null or {"port", "path"},
                     "servers": [{"name", "address", "port", "path", "weight"}]}
 
     answer to GET path           NAME      NAME.down  for keepalived (FILE_CHECK)
@@ -36,6 +37,10 @@ what to take off:
 The ramp is for a node with cold caches, which would otherwise be the one with the shortest queue. The file is
 written when the weight has changed by a tenth of what it is, or is whole again, and at most once a second:
 keepalived acts on every write.
+
+With `door` every real server is asked at that port, too, where nginx answers by itself: NAME.door holds 0
+while it does, and 1 after `failures` refusals in a row or `silence` seconds without an answer. keepalived
+follows it for the ports behind nginx only.
 
 A plain epoll loop and not asyncio, which took a sixth of a core of the emulated lab for three servers.
 """
@@ -83,6 +88,9 @@ def read_config(path):
                 server["name"]: int(weights["base"]) * int(server["weight"]) for server in config["servers"]
             }
             weights = full, float(weights["rampUp"])
+        door = config.get("door")
+        if door is not None:
+            door = int(door["port"]), str(door["path"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Wrong(f"{path}: {type(error).__name__}: {error}") from error
     for key, value in numbers.items():
@@ -91,7 +99,7 @@ def read_config(path):
     for name, value in weights[0].items() if weights else ():
         if not 1 <= value < -DRAIN:
             raise Wrong(f"{path}: the full weight of {name} is {value} and must be from 1 to {-DRAIN - 1}")
-    return numbers, servers, directory, weights
+    return numbers, servers, directory, weights, door
 
 
 def say(text):
@@ -108,6 +116,60 @@ def notify(text):
                 sock.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
             except OSError:
                 pass  # it is said again with the next beat
+
+
+def read_number(directory, name):
+    try:
+        with open(os.path.join(directory, name), encoding="ascii") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def replace_number(directory, name, value):
+    path = os.path.join(directory, name)
+    new = os.path.join(directory, "." + name + ".new")
+    with open(new, "w", encoding="ascii") as file:
+        file.write(f"{value}\n")
+    os.replace(new, path)
+
+
+class Door:
+    """Whether the nginx of a real server lives, and its file."""
+
+    def __init__(self, name, directory):
+        self.name, self.directory = name, directory
+        self.closed = read_number(directory, name + ".door")
+        self.failures = self.started = self.counted = 0
+        self.silent_since = None
+        self.answered = False
+        if self.closed is None:
+            self.write(1)
+
+    def write(self, closed):
+        if closed != self.closed:
+            replace_number(self.directory, self.name + ".door", closed)
+            self.closed = closed
+
+    def result(self, poll, status, problem, numbers, silent=False):
+        if poll < self.counted:
+            return
+        self.counted, before = poll, self.closed
+        why = f"answered {status}" if status else problem
+        if status == 200:
+            self.failures, self.silent_since = 0, None
+            self.write(0)
+        else:
+            now = time.monotonic()
+            self.failures = 0 if silent else self.failures + 1
+            if silent and self.silent_since is None:
+                self.silent_since = now
+            slow = silent and now - self.silent_since < numbers["silence"]
+            if not slow and (silent or self.failures >= numbers["failures"]):
+                self.write(1)
+        self.answered = True
+        if self.closed != before:
+            say(f"{self.name}: its nginx is {'closed' if self.closed else 'open'} ({why})")
 
 
 class Server:
@@ -131,11 +193,7 @@ class Server:
         return "dead" if self.down else "drain" if self.load == DRAIN else "serve"
 
     def read(self, name):
-        try:
-            with open(os.path.join(self.directory, name), encoding="ascii") as file:
-                return int(file.read())
-        except (FileNotFoundError, ValueError):
-            return None
+        return read_number(self.directory, name)
 
     def write(self, load, down):
         """The weight first: a server that comes back must not serve for a moment when it is to be drained.
@@ -144,15 +202,8 @@ class Server:
         files = [(self.name, self.load, load), (self.name + ".down", self.down, down)]
         for name, before, after in reversed(files) if down else files:
             if after != before:
-                self.replace(name, after)
+                replace_number(self.directory, name, after)
         self.load, self.down = load, down
-
-    def replace(self, name, value):
-        path = os.path.join(self.directory, name)
-        new = os.path.join(self.directory, "." + name + ".new")
-        with open(new, "w", encoding="ascii") as file:
-            file.write(f"{value}\n")
-        os.replace(new, path)
 
     def lightened(self, full, ramp_up, queue):
         """What NAME is to hold for a server that serves: what its queue and its ramp take off its weight."""
@@ -261,8 +312,8 @@ class Poller:
 
     def __init__(self, path):
         self.path = path
-        self.numbers, self.targets, self.directory, self.weights = read_config(path)
-        self.servers, self.polls = {}, {}  # by name; by file number
+        self.numbers, self.targets, self.directory, self.weights, self.door = read_config(path)
+        self.servers, self.doors, self.polls = {}, {}, {}  # by name; by name; by file number
         self.due, self.entries = [], 0  # heap of (time, number of the entry, action, argument)
         self.epoll = select.epoll()
         self.reload_asked = self.stop_asked = False
@@ -278,31 +329,36 @@ class Poller:
         now = time.monotonic()
         for name in [n for n in self.servers if n not in self.targets]:
             del self.servers[name]
+        for name in [n for n in self.doors if n not in self.targets or not self.door]:
+            del self.doors[name]
         for index, name in enumerate(self.targets):
+            # Spread over the interval.
+            first = now + self.numbers["interval"] * index / len(self.targets)
             if name not in self.servers:
                 self.servers[name] = Server(name, self.directory)
-                # Spread over the interval.
-                self.at(
-                    now + self.numbers["interval"] * index / len(self.targets), self.ask, self.servers[name]
-                )
+                self.at(first, self.ask, self.servers[name])
+            if self.door and name not in self.doors:
+                self.doors[name] = Door(name, self.directory)
+                self.at(first, self.ask_door, self.doors[name])
         self.at(now + GRACE, self.sweep)
 
     def sweep(self, _):
         """Deletes the files of servers that are no longer there."""
         wanted = {name + end for name in self.servers for end in ("", ".down", ".drain")}
+        wanted |= {name + ".door" for name in self.doors}
         for name in os.listdir(self.directory):
             if name not in wanted:
                 os.unlink(os.path.join(self.directory, name))
 
     def reload(self):
         try:
-            numbers, targets, directory, weights = read_config(self.path)
+            numbers, targets, directory, weights, door = read_config(self.path)
         except Wrong as error:
             say(f"the configuration is as before: {error}")
             return
         if directory != self.directory:
             raise Wrong(f"{self.path}: trackDirectory has changed")
-        self.numbers, self.targets, self.weights = numbers, targets, weights
+        self.numbers, self.targets, self.weights, self.door = numbers, targets, weights, door
         self.apply()
         say(f"configuration read: {len(self.servers)} servers")
 
@@ -310,16 +366,25 @@ class Poller:
         """Starts a poll, and sees to the next one whatever becomes of this."""
         if self.servers.get(server.name) is not server:
             return
-        now = time.monotonic()
-        self.at(now + self.numbers["interval"], self.ask, server)
-        poll = Poll(server, self.targets[server.name], server.started, self.weights is not None)
-        server.started += 1
+        self.at(time.monotonic() + self.numbers["interval"], self.ask, server)
+        self.start(Poll(server, self.targets[server.name], server.started, self.weights is not None))
+
+    def ask_door(self, door):
+        """The same for its nginx."""
+        if self.doors.get(door.name) is not door:
+            return
+        self.at(time.monotonic() + self.numbers["interval"], self.ask_door, door)
+        port, path = self.door
+        self.start(Poll(door, (self.targets[door.name][0], port, path), door.started, False))
+
+    def start(self, poll):
+        poll.server.started += 1
         if poll.error not in (0, errno.EINPROGRESS):
             self.end(poll, None, os.strerror(poll.error))
             return
         self.polls[poll.socket.fileno()] = poll
         self.epoll.register(poll.socket, select.EPOLLOUT)
-        self.at(now + self.numbers["timeout"], self.time_out, poll)
+        self.at(time.monotonic() + self.numbers["timeout"], self.time_out, poll)
 
     def time_out(self, poll):
         if not poll.over and b"\n" in poll.text:  # only its headers have no end
@@ -345,6 +410,8 @@ class Poller:
         self.polls.pop(poll.socket.fileno(), None)
         poll.socket.close()  # which takes it out of the epoll set as well
         server = poll.server
+        if self.doors.get(server.name) is server:
+            server.result(poll.number, status, problem, self.numbers, silent)
         if self.servers.get(server.name) is not server:
             return
         weights = self.weights and (self.weights[0][server.name], self.weights[1])
@@ -354,7 +421,7 @@ class Poller:
 
     def first_round(self):
         """Tells systemd that keepalived may start, once there is a word about every server."""
-        if not self.status and all(server.answered for server in self.servers.values()):
+        if not self.status and all(s.answered for s in [*self.servers.values(), *self.doors.values()]):
             states = [s.state for s in self.servers.values()]
             counts = ", ".join(f"{states.count(s)} {s}" for s in ("serve", "drain", "dead") if s in states)
             self.status = f"READY=1\nSTATUS={counts or 'no servers'}"

@@ -3,12 +3,14 @@
 
 It changes nothing.
 
-probe VIP PORT
+probe VIP PORT [SERVICE_PORT]
+
+PORT is the speech service's own, SERVICE_PORT that of the virtual service to look at (PORT by itself).
 
 vip       the device that has the VIP, or null (a director that holds it has it on its network interface, a
           real server on lo)
-ipvs      [{"address", "port", "forwarding", "weight", "active", "inactive"}] of the virtual service VIP:PORT
-          in the kernel's order; null when the kernel has no such service
+ipvs      [{"address", "port", "forwarding", "weight", "active", "inactive"}] of the virtual service
+          VIP:SERVICE_PORT in the kernel's order; null when the kernel has no such service
 scheduler of that virtual service, or null
 units     {unit: systemd's word for its state}
 ready     true, or why GET /readyz on this machine did not say 200; null when nothing is meant to listen here
@@ -165,10 +167,10 @@ def layers():
     return found
 
 
-def main(vip, port):
+def main(vip, port, service_port):
     states = command("systemctl", "is-active", *UNITS).splitlines()
     units = dict(zip(UNITS, states))
-    scheduler, servers = virtual_service(vip, port)
+    scheduler, servers = virtual_service(vip, service_port)
     serves = units.get("cosyvoice.service") not in (None, "inactive", "unknown")
     ready, queue = readiness(port) if serves else (None, None)
     report = {
@@ -187,4 +189,4 @@ def main(vip, port):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[-1]))

@@ -3,7 +3,7 @@
 
     turn real-server NAME --directors A:PORT,B:PORT --what TEXT --port PORT --drain-limit S [--address A]
     turn director    NAME --directors A:PORT,B:PORT --what TEXT --vip VIP --port PORT --drain-limit S
-                          --pool A,B,... [--address A]
+                          --services PORT,... --pool A,B,... [--address A]
     turn version
 
 NAME = this machine in the configuration; --directors = where turns are kept (turns), asked one after the
@@ -624,6 +624,7 @@ class Director(Turn):
     def __init__(self, name, options):
         super().__init__(name, options)
         self.vip, self.port = options["--vip"], int(options["--port"])
+        self.services = [int(port) for port in options["--services"].split(",")]
         self.pool = set(options["--pool"].split(","))
         self.staying = {target.rpartition(":")[0] for target in options["--directors"].split(",")}
         self.drain_limit = float(options["--drain-limit"])
@@ -732,10 +733,11 @@ class Director(Turn):
         return f"{TRACK}/{name}.drain"
 
     def set_weight(self, address, weight):
-        service = f"{self.vip}:{self.port}"
-        command = ["ipvsadm", "-e", "-t", service, "-r", f"{address}:{self.port}", self.config["forwarding"]]
-        pid = os.posix_spawnp(command[0], [*command, "-w", str(weight)], os.environ)
-        os.waitpid(pid, 0)  # one that is no longer in the table needs no weight
+        for port in self.services:
+            command = ["ipvsadm", "-e", "-t", f"{self.vip}:{port}", "-r", f"{address}:{port}"]
+            command += [self.config["forwarding"], "-w", str(weight)]
+            pid = os.posix_spawnp(command[0], command, os.environ)
+            os.waitpid(pid, 0)  # one that is no longer in the table needs no weight
 
     def undo_drains(self):
         """A real server that stays after all serves again; one that has left does not notice."""
@@ -788,31 +790,37 @@ class Director(Turn):
         return {address for address, (weight, _) in self.table().items() if weight > 0}
 
     def table(self):
-        """The kernel's: address to weight and active connections, of the service on the VIP."""
-        found, here = {}, False
-        wanted = f"{socket.inet_aton(self.vip).hex().upper()}:{self.port:04X}"
+        """The kernel's: address to weight, in the first of the services that has it, and active connections
+        to all of them."""
+        found, here = {}, None
+        vip = socket.inet_aton(self.vip).hex().upper()
+        services = [f"{vip}:{port:04X}" for port in self.services]
         try:
             with open(ROOT + "/proc/net/ip_vs", encoding="ascii") as lines:
                 for line in lines:
                     words = line.split()
                     if words[:1] == ["->"]:
-                        if here:
+                        if here is not None:
                             address = socket.inet_ntoa(bytes.fromhex(words[1].split(":")[0]))
-                            found[address] = int(words[3]), int(words[4])
+                            found.setdefault(address, []).append((here, int(words[3]), int(words[4])))
                     else:
-                        here = len(words) > 1 and words[1] == wanted
+                        service = words[1] if len(words) > 1 else ""
+                        here = services.index(service) if service in services else None
         except FileNotFoundError:
             pass
-        return found
+        return {a: (min(rows)[1], sum(row[2] for row in rows)) for a, rows in found.items()}
 
 
 KINDS = {
     "real-server": (RealServer, ("--directors", "--what", "--port", "--drain-limit")),
-    "director": (Director, ("--directors", "--what", "--vip", "--port", "--pool", "--drain-limit")),
+    "director": (
+        Director,
+        ("--directors", "--what", "--vip", "--port", "--services", "--pool", "--drain-limit"),
+    ),
 }
 USAGE = """usage: turn real-server NAME --directors A:PORT,B:PORT --what TEXT --port PORT --drain-limit S
        turn director NAME --directors A:PORT,B:PORT --what TEXT --vip VIP --port PORT --drain-limit S
-            --pool A,B,...
+            --services PORT,... --pool A,B,...
        both: [--address A]
 """
 

@@ -3,7 +3,7 @@
 
     turns /etc/cosyvoice-lvs/turns.json
 
-The configuration: {"address", "port": where it listens, "vip", "servicePort", "maxUnavailable": n,
+The configuration: {"address", "port": where it listens, "vip", "servicePorts": [n], "maxUnavailable": n,
                     "patience": s, "forwarding": "DR" | "TUN" | "NAT", "drain": "readyz" | "weight",
                     "directors": [{"name", "address"}], "realServers": [{"name", "address"}]}
 
@@ -21,11 +21,11 @@ connection is the lease: whoever is gone holds nothing. Only the addresses of th
     {"ask": "leave"}: this one is no director any more   {"beat": true}  every 2 s
 
 A real server gets its turn when, without it, fewer than maxUnavailable are out of service: not in the
-kernel's table with a weight above 0, or holding a turn. First come, first served. One that does not serve
-anyway gets it at once. `drained` is said when the table says so; with drain "weight" (nobody follows
-/readyz) it is done from here, by ipvsadm, and taken back when the turn ends. A turn that ended "done" is
-over when the table has the machine again. Directors go one at a time, and the one with the VIP lets the
-standby go first.
+kernel's table (that of the first of servicePorts) with a weight above 0, or holding a turn. First come,
+first served. One that does not serve anyway gets it at once. `drained` is said when the table says so; with
+drain "weight" (nobody follows /readyz) it is done from here, by ipvsadm, and taken back when the turn ends.
+A turn that ended "done" is over when the table has the machine again. Directors go one at a time, and the
+one with the VIP lets the standby go first.
 
 A turn that ended "failed" refuses those who wait with the same `what`: what broke one need not break all.
 When nobody holds a turn and the same machines have been out for `patience` seconds, waiting is given up.
@@ -76,7 +76,8 @@ def read_config(path):
             raw = json.load(file)
         config = {
             "listen": (str(raw["address"]), int(raw["port"])),
-            "service": (str(raw["vip"]), int(raw["servicePort"])),
+            "service": (str(raw["vip"]), int(raw["servicePorts"][0])),
+            "ports": [int(port) for port in raw["servicePorts"]],
             "forwarding": FORWARDING[raw["forwarding"]],
             "drain": raw["drain"],
             "maxUnavailable": int(raw["maxUnavailable"]),
@@ -86,7 +87,7 @@ def read_config(path):
             config[key] = {str(machine["address"]): str(machine["name"]) for machine in raw[key]}
         for address in (raw["address"], raw["vip"], *config["directors"], *config["realServers"]):
             socket.inet_aton(address)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise Wrong(f"{path}: {type(error).__name__}: {error}") from error
     if config["drain"] not in ("readyz", "weight"):
         raise Wrong(f'{path}: drain is {config["drain"]!r} and must be "readyz" or "weight"')
@@ -523,25 +524,20 @@ class Keeper:
         if now - self.tried.get((address, weight), -1e9) < BEAT:
             return False
         self.tried[address, weight] = now
-        vip, port = self.config["service"]
-        command = [
-            "ipvsadm",
-            "-e",
-            "-t",
-            f"{vip}:{port}",
-            "-r",
-            f"{address}:{port}",
-            self.config["forwarding"],
-        ]
-        command += ["-w", str(weight)]
-        try:
-            pid = os.posix_spawnp(command[0], command, os.environ)
-            code = os.waitpid(pid, 0)[1]
-        except OSError as error:
-            code = error.strerror
-        if code:
-            say(f"{' '.join(command)}: failed ({code}); tried again soon")
-            return False
+        vip, first = self.config["service"]
+        # The first one last: by it is seen whether it is done.
+        for port in reversed(self.config["ports"]):
+            command = ["ipvsadm", "-e", "-t", f"{vip}:{port}", "-r", f"{address}:{port}"]
+            command += [self.config["forwarding"], "-w", str(weight)]
+            try:
+                pid = os.posix_spawnp(command[0], command, os.environ)
+                code = os.waitpid(pid, 0)[1]
+            except OSError as error:
+                code = error.strerror
+            # Of the others it may be out while its nginx is dead.
+            if code and port == first:
+                say(f"{' '.join(command)}: failed ({code}); tried again soon")
+                return False
         say(f"{self.config['realServers'].get(address, address)}: weight {weight}")
         self.table.weights[address] = weight
         return True

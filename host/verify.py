@@ -11,11 +11,14 @@ Two questions, both to the network and not to the machines:
      the summary says that it was not asked.
   2. Does it speak? A sentence is asked for through the VIP, from one source address after another, until
      every real server has served (response header X-Served-By), and every answer must be a WAV file with
-     sound in it.
+     sound in it. With HTTPS that is asked through it (too), and every real server must show the certificate
+     that was deployed; by its fingerprint, for whom clients trust is not known here.
 
 Expectations, JSON on standard input:
 
-    vip, port, sentence, timeout (s)
+    vip, sentence, timeout (s, for each of the two ways)
+    port                      of the plain service; null when the VIP does not have it
+    https                     null, or {port, serverName, fingerprint (SHA-256), key: to be let in, or null}
     directors, realServers    [{name, address}]
     sourceAddresses           addresses of this machine to ask from; empty: whatever the kernel chooses
     deployment                text; not looked at (a change of it makes the deployment ask again)
@@ -143,16 +146,48 @@ def judge_claims(expected, claims):
 # -------------------------------------------------------------------------------------------- does it speak
 
 
-def speak(host, port, sentence, source, timeout):
+def ways_of(expected):
+    """The ways in which the service is to be had: its port, and what HTTPS takes or None."""
+    plain, https = expected["port"], expected.get("https")
+    return [(port, tls) for port, tls in ((plain, None), (https and https["port"], https)) if port]
+
+
+def shown(way):
+    """A way as a part of a sentence."""
+    return "" if way[1] is None else " by HTTPS"
+
+
+def secured(connection, tls):
+    """The connection in TLS, with the certificate that was deployed at its other end."""
+    import hashlib
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        connection = context.wrap_socket(connection, server_hostname=tls["serverName"])
+    except ValueError as error:  # such as a connection that was reset before
+        raise OSError(str(error)) from error
+    found = hashlib.sha256(connection.getpeercert(True)).hexdigest()
+    if found != tls["fingerprint"]:
+        connection.close()
+        raise ValueError(f"shows a certificate (SHA-256 {found[:16]}...) that was not deployed")
+    return connection
+
+
+def speak(host, way, sentence, source, timeout):
     """One sentence: the name of the node that spoke, and the sound. OSError or ValueError say why not."""
+    port, tls = way
     body = json.dumps({"model": "cosyvoice", "input": sentence, "response_format": "wav"}).encode()
     head = (
         f"POST /v1/audio/speech HTTP/1.0\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
         # A result that the share has already would prove nothing about this node.
-        f"Cache-Control: no-cache\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Cache-Control: no-cache\r\nContent-Length: {len(body)}\r\n"
     )
+    head += f"Authorization: Bearer {tls['key']}\r\n\r\n" if tls and tls["key"] else "\r\n"
     deadline = time.monotonic() + timeout
-    with socket.create_connection((host, port), timeout, (source, 0) if source else None) as connection:
+    plain = socket.create_connection((host, port), timeout, (source, 0) if source else None)
+    with plain, secured(plain, tls) if tls else plain as connection:
         connection.sendall(head.encode() + body)
         chunks = []
         while True:
@@ -206,10 +241,10 @@ def in_parallel(work, count):
 class Asking:
     """Asks through the VIP, several at once, until every real server has served or time is up."""
 
-    def __init__(self, expected):
+    def __init__(self, expected, way):
         import threading
 
-        self.expected = expected
+        self.expected, self.way = expected, way
         self.served = {machine["name"]: 0 for machine in expected["realServers"]}
         self.sources = expected.get("sourceAddresses") or [None]
         self.deadline = time.monotonic() + expected["timeout"]
@@ -232,14 +267,14 @@ class Asking:
         return True, self.sources[position]
 
     def ask_on(self, _):
-        vip, port, sentence = (self.expected[key] for key in ("vip", "port", "sentence"))
+        vip, sentence = self.expected["vip"], self.expected["sentence"]
         while True:
             with self.lock:
                 more, source = self.next_source()
             if not more:
                 return
             try:
-                node, sound = speak(vip, port, sentence, source, ATTEMPT_TIMEOUT)
+                node, sound = speak(vip, self.way, sentence, source, ATTEMPT_TIMEOUT)
             except (OSError, ValueError) as error:
                 # A pool that is just coming up refuses a connection or two; only what stays counts.
                 with self.lock:
@@ -263,22 +298,24 @@ class Asking:
             )
 
 
-def check_speech(expected):
+def check_speech(expected, way):
     """Findings about sentences through the VIP, who served how often, and how many were asked for."""
-    asking = Asking(expected)
+    asking = Asking(expected, way)
     asking.run()
-    findings = asking.findings | explain_unheard(expected, asking.served, asking.sources, asking.failures)
+    findings = asking.findings | explain_unheard(
+        expected, way, asking.served, asking.sources, asking.failures
+    )
     return sorted(findings), asking.served, asking.asked
 
 
-def explain_unheard(expected, served, sources, failures):
+def explain_unheard(expected, way, served, sources, failures):
     """Findings about real servers that never answered through the VIP."""
     unheard = [machine for machine in expected["realServers"] if not served[machine["name"]]]
     if not unheard:
         return set()
     reason = next(iter(failures.values()), None)
     if not any(served.values()):
-        where = f"{expected['vip']}:{expected['port']}"
+        where = f"{expected['vip']}:{way[0]}{shown(way)}"
         finding = (
             f"Nothing answers at {where}: {reason}. To do: ipvsadm -Ln on the director that holds the VIP "
             "shows the pool; journalctl -u cosyvoice on a real server shows why it is not in it."
@@ -288,17 +325,17 @@ def explain_unheard(expected, served, sources, failures):
 
     def ask_itself(index):
         for machine in unheard[index::PARALLEL]:
-            trouble = trouble_of(machine, expected)
+            trouble = trouble_of(machine, expected, way)
             name = machine["name"]
             if trouble:
                 findings.add(
-                    f"{name} was not heard through the VIP, {trouble}. "
-                    f"To do: journalctl -u cosyvoice on {name}."
+                    f"{name} was not heard through the VIP{shown(way)}, {trouble}. "
+                    f"To do: journalctl -u cosyvoice -u cosyvoice-front-door on {name}."
                 )
             elif len(sources) >= 10 * len(served):
                 # Fewer addresses than that may miss a healthy server by chance.
                 findings.add(
-                    f"{name} speaks when asked itself, but was not heard through the VIP from "
+                    f"{name} speaks when asked itself, but was not heard through the VIP{shown(way)} from "
                     f"{len(sources)} addresses. To do: ipvsadm -Ln on the director that holds the VIP; "
                     f"cat /run/cosyvoice-lvs/track/{name}* there."
                 )
@@ -307,10 +344,10 @@ def explain_unheard(expected, served, sources, failures):
     return findings
 
 
-def trouble_of(machine, expected):
+def trouble_of(machine, expected, way):
     """What is wrong with a real server that is asked at its own address, or None."""
     try:
-        node, sound = speak(machine["address"], expected["port"], expected["sentence"], None, ATTEMPT_TIMEOUT)
+        node, sound = speak(machine["address"], way, expected["sentence"], None, ATTEMPT_TIMEOUT)
     except (OSError, ValueError) as error:
         return f"and does not speak when asked itself either ({error})"
     fault = fault_of_sound(sound) or (None if node == machine["name"] else f"comes from {node}")
@@ -328,7 +365,10 @@ def main():
             file=sys.stderr,
         )
         return 2
-    spoken, served, asked = check_speech(expected)
+    spoken, served, asked = [], {}, 0
+    for way in ways_of(expected):
+        found, served, more = check_speech(expected, way)
+        spoken, asked = spoken + found, asked + more
     claimed, holder, arp = check_claims(expected)
     findings = spoken + claimed
     for finding in findings:

@@ -4,8 +4,9 @@
     vrrp-guard /etc/cosyvoice-lvs/vrrp-guard.json
 
 The configuration: {"interface", "label", "vip", "address", "peer", "virtualRouterId", "advertInterval": s,
-                    "multicast": bool, "port", "table": null | {"forwarding": "DR" | "TUN" | "NAT",
-                    "trackDirectory", "quorum", "servers": [{"name", "address", "weight"}]}}
+                    "multicast": bool, "services": [{"port", "door": bool, "quorum"}],
+                    "table": null | {"forwarding": "DR" | "TUN" | "NAT", "trackDirectory",
+                    "servers": [{"name", "address", "weight"}]}}
 
 Two things are watched, because keepalived itself watches neither (no version up to 2.4.3 has a watchdog):
 
@@ -79,11 +80,11 @@ class Config:
             self.router = int(config["virtualRouterId"])
             self.advert = float(config["advertInterval"])
             self.multicast = bool(config["multicast"])
-            self.port = int(config["port"])
+            self.services = [(int(s["port"]), bool(s["door"]), int(s["quorum"])) for s in config["services"]]
             table = config["table"]
             if table is not None:
                 self.forwarding = {"DR": "-g", "TUN": "-i", "NAT": "-m"}[table["forwarding"]]
-                self.directory, self.quorum = str(table["trackDirectory"]), int(table["quorum"])
+                self.directory = str(table["trackDirectory"])
                 self.servers = [(s["name"], str(s["address"]), int(s["weight"])) for s in table["servers"]]
                 for _, address, _ in self.servers:
                     socket.inet_aton(address)
@@ -184,17 +185,17 @@ def differences(wanted, table):
 
 
 class Follower:
-    """Says which real servers have differed for too long. No clock, no files: looks are given to it."""
+    """Says what has differed for too long. No clock, no files: looks are given to it."""
 
     def __init__(self):
-        self.since, self.before = {}, None  # s of difference seen, by address
+        self.since, self.before = {}, None  # s of difference seen, by real server (port and address)
 
     def look(self, now, found):
         """Takes the differences at the monotonic time `now`; returns those that stayed for too long."""
         passed = 0.0 if self.before is None else min(max(now - self.before, 0.0), 3 * TICK)
         self.before = now
-        self.since = {address: self.since.get(address, -passed) + passed for address in found}
-        return {a: found[a] for a, seconds in self.since.items() if seconds >= STALL}
+        self.since = {server: self.since.get(server, -passed) + passed for server in found}
+        return {s: found[s] for s, seconds in self.since.items() if seconds >= STALL}
 
     def forget(self):
         self.since, self.before = {}, None
@@ -404,7 +405,6 @@ def ipvsadm(*arguments):
 class Guard:
     def __init__(self, config):
         self.config = config
-        self.service = f"{socket.inet_ntoa(config.vip)}:{config.port}"
         self.address, self.peer, self.tap = Address(config), Peer(config), None
         self.index = socket.if_nametoindex(config.interface)
         self.keepalived = Keepalived()
@@ -457,8 +457,12 @@ class Guard:
         """Kills keepalived while this machine has no VIP, and returns how many processes that were."""
         killed = self.keepalived.kill_all()
         # Or keepalived would go on with the table of the one before, and never remove what died meanwhile.
-        ipvsadm("-D", "-t", self.service)
+        for port, _, _ in self.config.services:
+            ipvsadm("-D", "-t", self.service(port))
         return killed
+
+    def service(self, port):
+        return f"{socket.inet_ntoa(self.config.vip)}:{port}"
 
     def read(self, name):
         """The number in a track file, as keepalived reads it: a missing one counts as 0."""
@@ -469,20 +473,28 @@ class Guard:
             return 0
 
     def drift(self):
-        """The differences between the track files and the kernel's table."""
+        """The differences between the track files and the kernel's tables, by port and address."""
         try:
-            wanted = {
-                address: wanted_weight(weight, self.read(name), self.read(name + ".down"))
+            states = [
+                (address, weight, self.read(name), self.read(name + ".down"), self.read(name + ".door"))
                 for name, address, weight in self.config.servers
-            }
+            ]
             with open("/proc/net/ip_vs", encoding="ascii") as file:
-                table = parse_table(file.read(), self.config.vip, self.config.port)
+                text = file.read()
         except (FileNotFoundError, ValueError):
             return {}
-        # No service: keepalived is not up. Less than the quorum: the sorry server is there instead.
-        if table is None or sum(weight or 0 for weight in wanted.values()) < self.config.quorum:
-            return {}
-        return differences(wanted, table)
+        found = {}
+        for port, door, quorum in self.config.services:
+            wanted = {
+                address: wanted_weight(weight, load, down or (door and closed))
+                for address, weight, load, down, closed in states
+            }
+            table = parse_table(text, self.config.vip, port)
+            # No service: keepalived is not up. Less than the quorum: the sorry server is there instead.
+            if table is None or sum(weight or 0 for weight in wanted.values()) < quorum:
+                continue
+            found.update({(port, a): both for a, both in differences(wanted, table).items()})
+        return found
 
     def watch_pool(self):
         """One look at the kernel's table, and what follows from it."""
@@ -498,14 +510,14 @@ class Guard:
         late = self.follower.look(now, self.drift())
         if not late or not running:
             return
-        told = ", ".join(f"{a} {w} instead of {f}" for a, (w, f) in late.items())
+        told = ", ".join(f"{a}:{port} {w} instead of {f}" for (port, a), (w, f) in late.items())
         say(f"the pool has not followed the track files for {STALL:g} s (weight of {told}; None: not there)")
         if checker and now >= self.may_kill:
             say(f"killed the checker, process {checker}: keepalived starts another")
             self.keepalived.kill([checker])
             self.may_kill, self.killed = now + KILL_AGAIN, (checker, now)
-        for address, (weight, found) in late.items():
-            server = ("-t", self.service, "-r", f"{address}:{self.config.port}")
+        for (port, address), (weight, found) in late.items():
+            server = ("-t", self.service(port), "-r", f"{address}:{port}")
             if weight is None:
                 ipvsadm("-d", *server)
             elif found is not None:

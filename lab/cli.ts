@@ -37,9 +37,15 @@ async function up(options: { deploy: boolean; timings?: true }): Promise<void> {
   } finally {
     if (options.timings) console.error(`\n${progress.table()}`);
   }
-  console.log(
-    options.deploy ? `The service is at ${await lab.url()}` : "The machines are ready: scripts/lab status",
-  );
+  console.log(options.deploy ? await whereItIs() : "The machines are ready: scripts/lab status");
+}
+
+async function whereItIs(): Promise<string> {
+  const https = await lab.httpsUrl();
+  return [
+    `The service is at ${await lab.url()}`,
+    ...(https === undefined ? [] : [`and at ${https} for whoever trusts ${stack.tls.caFile}`]),
+  ].join("\n");
 }
 
 /** `pulumi up`, which shows its own progress. */

@@ -9,6 +9,7 @@ const needed: readonly { name: string; program: string }[] = [
   { name: "e2fsprogs", program: "mkfs.ext4" },
   { name: "uidmap", program: "newuidmap" },
   { name: "openssh-client", program: "ssh" },
+  { name: "openssl", program: "openssl" },
   { name: "debian-archive-keyring", program: "/usr/share/keyrings/debian-archive-keyring.gpg" },
 ];
 

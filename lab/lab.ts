@@ -19,9 +19,11 @@ const control = "/usr/local/lib/lab/machine";
 interface LabRecord {
   /** Hash of the root file system that the machines' own layers lie over; it must stay the same. */
   readonly machineImage: string;
-  /** Ports of 127.0.0.1: to the virtual machine's SSH server, and to the VIP. */
+  /** Ports of 127.0.0.1: to the virtual machine's SSH server, to the VIP, and to the VIP's HTTPS. */
   readonly sshPort: number;
   readonly vipPort: number;
+  /** Absent in a lab that an older version started. */
+  readonly httpsPort?: number;
 }
 
 /**
@@ -78,13 +80,17 @@ export class Lab {
       sshPort:
         before !== undefined && (await isFree(before.sshPort)) ? before.sshPort : await freePortFrom(42200),
       vipPort: await freePortFrom(network.port),
+      httpsPort: await freePortFrom(network.httpsForward),
     };
     await writeFile(`${this.recordFile}.new`, `${JSON.stringify(record)}\n`);
     await rename(`${this.recordFile}.new`, this.recordFile);
     await this.ssh.configure(record.sshPort);
     await this.ssh.close();
-    const { sshPort, vipPort } = record;
-    const process = await this.vm.start({ ...images, data, sshPort, vipPort }, note);
+    const { sshPort, vipPort, httpsPort } = record;
+    const process = await this.vm.start(
+      { ...images, data, sshPort, vipPort, ...(httpsPort === undefined ? {} : { httpsPort }) },
+      note,
+    );
     if (vipPort !== network.port)
       note(`port ${network.port} of this computer is taken: the VIP is at ${vipPort}`);
     return process;
@@ -147,6 +153,12 @@ export class Lab {
   async url(): Promise<string | undefined> {
     const record = await this.record();
     return record && `http://127.0.0.1:${record.vipPort}/`;
+  }
+
+  /** Where it is found by HTTPS, for whoever trusts the lab's CA ({@link LabTls}). */
+  async httpsUrl(): Promise<string | undefined> {
+    const port = (await this.record())?.httpsPort;
+    return port === undefined ? undefined : `https://127.0.0.1:${port}/`;
   }
 
   /** Port of 127.0.0.1 of the virtual machine's SSH server, the jump host. */

@@ -30,6 +30,10 @@ export const network = {
   vip: "192.168.1.100",
   /** The service's port, on the VIP and (if it is free) on 127.0.0.1 of the user's computer. */
   port: 7860,
+  /** The port of HTTPS on the VIP. */
+  httpsPort: 443,
+  /** The port of 127.0.0.1 of the user's computer that leads there, if it is free. */
+  httpsForward: 8443,
 } as const;
 
 /**

@@ -11,6 +11,7 @@ import { LabError, reason } from "./errors";
 import type { Lab } from "./lab";
 import { machines } from "./machines";
 import { merge, withFacts, type Yaml } from "./stackConfig";
+import { LabTls } from "./tls";
 
 /** The lab's stack. */
 export const stackName = "lab";
@@ -36,11 +37,14 @@ const withConfigFile = new Set([
 export class LabStack {
   /** The stack's configuration: the committed Pulumi.lab.yaml, the lab's facts, and what was set by hand. */
   readonly configFile: string;
+  /** Who vouches for the lab's HTTPS. */
+  readonly tls: LabTls;
   private readonly directory: string;
 
   constructor(private readonly lab: Lab) {
     this.directory = join(lab.directory, "pulumi");
     this.configFile = join(this.directory, `Pulumi.${stackName}.yaml`);
+    this.tls = new LabTls(join(lab.directory, "tls"));
   }
 
   private get backendUrl(): string {
@@ -103,31 +107,31 @@ export class LabStack {
       }
     }
     await this.writeConfig();
-    await this.makePeerKey(toolchain);
+    await this.makeSecret(toolchain, "peerKey", async () => randomBytes(32).toString("hex"));
+    await this.tls.ensure();
+    await this.makeSecret(toolchain, "tlsCertificate", () => this.tls.certificate());
+    await this.makeSecret(toolchain, "tlsKey", () => this.tls.key());
   }
 
-  /** Makes the key by which the lab's real servers know each other, unless it is there. */
-  private async makePeerKey(toolchain: Toolchain): Promise<void> {
+  /** Sets a secret of the stack, unless it is set. */
+  private async makeSecret(toolchain: Toolchain, name: string, make: () => Promise<string>): Promise<void> {
     const { config } = asMap(await readYaml(this.configFile));
-    if ("cosyvoice-lvs:peerKey" in asMap(config)) return;
-    const set = [
-      "config",
-      "set",
-      "--secret",
-      "peerKey",
-      "--config-file",
-      this.configFile,
-      "--non-interactive",
-    ];
+    if (`cosyvoice-lvs:${name}` in asMap(config)) return;
+    await this.setSecret(toolchain, name, await make());
+  }
+
+  /** Sets a secret of the stack, whatever it was. */
+  async setSecret(toolchain: Toolchain, name: string, text: string): Promise<void> {
+    const set = ["config", "set", "--secret", name, "--config-file", this.configFile, "--non-interactive"];
     try {
       await execa(toolchain.pulumi, ["-C", repository, ...set], {
         env: await this.environment(toolchain),
         // Not as an argument, which everybody on this computer could read.
-        input: randomBytes(32).toString("hex"),
+        input: text,
       });
     } catch (error) {
       throw new LabError(
-        `The key of the real servers could not be kept: ${reason(error)}`,
+        `The secret ${name} could not be kept: ${reason(error)}`,
         "scripts/lab destroy, then up, starts from nothing.",
         undefined,
         { cause: error },

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Accelerator, acceleratorArguments, kvmKnowledge, rememberKvm } from "./accelerator";
 import { LabError } from "./errors";
 import type { Image } from "./image";
+import { network } from "./machines";
 import { sshGreets } from "./ports";
 
 /** Guest memory, MiB. With QEMU's own (up to 1 GiB under emulation) the lab stays under 6 GiB. */
@@ -24,6 +25,8 @@ export interface VmSettings {
   readonly sshPort: number;
   /** Port of 127.0.0.1 to the VIP. @default none */
   readonly vipPort?: number;
+  /** Port of 127.0.0.1 to the VIP's HTTPS. @default none */
+  readonly httpsPort?: number;
   /** Further kernel parameters. @default none */
   readonly kernelParameters?: string;
 }
@@ -134,7 +137,7 @@ export class Vm {
   }
 
   private arguments(settings: VmSettings, accelerator: Accelerator): string[] {
-    const { vm, machine, data, sshPort, vipPort, kernelParameters } = settings;
+    const { vm, machine, data, sshPort, vipPort, httpsPort, kernelParameters } = settings;
     const disk = (id: string, file: string, options: string) => [
       "-drive",
       `id=${id},if=none,format=raw,file=${file.replaceAll(",", ",,")},${options}`,
@@ -158,7 +161,12 @@ export class Vm {
       ...(machine === undefined ? [] : disk("machine", machine.disk, "readonly=on")),
       ...disk("data", data, "cache=writeback"),
       "-netdev",
-      `user,id=net,restrict=on,${forward(sshPort, 22)}${vipPort === undefined ? "" : `,${forward(vipPort, 7860)}`}`,
+      [
+        "user,id=net,restrict=on",
+        forward(sshPort, 22),
+        ...(vipPort === undefined ? [] : [forward(vipPort, network.port)]),
+        ...(httpsPort === undefined ? [] : [forward(httpsPort, network.httpsPort)]),
+      ].join(","),
       ...["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"],
       ...["-serial", `file:${this.consoleLog}`],
     ];

@@ -3,6 +3,7 @@ import { configuredWeight, vipLabel } from "./keepalived";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
+import { virtualServices } from "./virtualServices";
 
 /**
  * What the guard of a director watches: who has the VIP, and with the health poller also whether the kernel's table follows
@@ -13,7 +14,7 @@ import { byName, renderSections } from "./text";
 export function renderGuardConfig(config: ClusterConfig, directorName: string): string {
   const director = byName(config.directors, directorName);
   const peer = config.directors[0] === director ? config.directors[1] : config.directors[0];
-  const { vip, port, vrrp, loadBalancer, realServers } = config;
+  const { vip, vrrp, loadBalancer, realServers } = config;
   const { check, forwarding, quorum, sorryServer } = loadBalancer;
   const guard = {
     interface: director.interface,
@@ -24,14 +25,17 @@ export function renderGuardConfig(config: ClusterConfig, directorName: string): 
     virtualRouterId: vrrp.virtualRouterId,
     advertInterval: vrrp.advertInterval,
     multicast: !vrrp.unicast,
-    port,
+    // Below the quorum the sorry server stands in for the pool of the plain port, which is then not in the table.
+    services: virtualServices(config).map(({ port, door }) => ({
+      port,
+      door,
+      quorum: sorryServer === undefined || door ? 0 : quorum,
+    })),
     table:
       check.kind === "poller"
         ? {
             forwarding,
             trackDirectory: paths.trackDirectory,
-            // Below it the sorry server stands in for the pool, which is then not in the table.
-            quorum: sorryServer === undefined ? 0 : quorum,
             servers: realServers.map((server) => ({
               name: server.name,
               address: server.address,
@@ -67,6 +71,7 @@ export function renderGuardUnit(): string {
         "OOMScoreAdjust=-900",
         // As keepalived itself: a guard that is late only acts later.
         "Nice=-10",
+        "UMask=0077",
         // Sockets that see packets; the address and the kernel's table. root's processes are killed by root without a right.
         ...sandbox(["AF_PACKET", "AF_NETLINK", "AF_INET", "AF_UNIX"], ["CAP_NET_RAW", "CAP_NET_ADMIN"]),
       ],

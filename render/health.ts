@@ -1,5 +1,5 @@
 import { posix } from "node:path";
-import type { ClusterConfig } from "../config/schema";
+import { type ClusterConfig, DOOR_HEALTH_PORT } from "../config/schema";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
@@ -35,6 +35,8 @@ export function renderHealthConfig(config: ClusterConfig, directorName: string):
     silence: SILENCE,
     trackDirectory: paths.trackDirectory,
     weights: agentWeights ? { base: AGENT_WEIGHT_BASE, rampUp } : null,
+    // nginx, which may be dead while the service lives.
+    door: config.https === undefined ? null : { port: DOOR_HEALTH_PORT, path: "/" },
     servers: config.realServers.map(({ name, address, weight }) => ({
       name,
       address,
@@ -74,6 +76,7 @@ export function renderHealthUnit(): string {
         // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve".
         `RuntimeDirectory=${posix.relative("/run", paths.trackDirectory)}`,
         "RuntimeDirectoryPreserve=yes",
+        "MemoryDenyWriteExecute=yes",
         ...sandbox(["AF_INET", "AF_UNIX"]),
       ],
     ],

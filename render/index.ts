@@ -1,3 +1,5 @@
+export * from "./firewall";
+export * from "./frontDoor";
 export * from "./guard";
 export * from "./health";
 export * from "./keepalived";
@@ -10,3 +12,4 @@ export * from "./ssh";
 export * from "./sysctls";
 export * from "./turns";
 export * from "./vip";
+export * from "./virtualServices";

@@ -3,6 +3,7 @@ import type { CheckConfig, ClusterConfig, DirectorConfig, RealServerConfig } fro
 import { AGENT_WEIGHT_BASE } from "./health";
 import { paths } from "./paths";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
+import { type VirtualService, virtualServices } from "./virtualServices";
 
 /**
  * keepalived.conf of one director. Both directors' texts are alike but for their own name, address, interface and priority,
@@ -22,10 +23,9 @@ export function renderKeepalivedConfig(config: ClusterConfig, directorName: stri
     // Without a file, and after a reboot: take part.
     block(`track_file ${STAND_DOWN}`, `file ${paths.standDown}`, "weight 0"),
     "",
-    ...config.realServers.flatMap((server) => trackFiles(config.loadBalancer.check, server)),
+    ...config.realServers.flatMap((server) => trackFiles(config, server)),
     vrrpInstance(config, director),
-    "",
-    virtualServer(config),
+    ...virtualServices(config).flatMap((service) => ["", virtualServer(config, service)]),
   ];
   return renderBlocks(lines);
 }
@@ -126,8 +126,13 @@ function downFile(server: RealServerConfig): string {
   return `${server.name}.down`;
 }
 
+/** Name of the track file that says whether a real server's nginx lives. 0: yes, anything else: no. */
+function doorFile(server: RealServerConfig): string {
+  return `${server.name}.door`;
+}
+
 /**
- * The poller's two files of a real server. Two, because keepalived 2.2.7 keeps the "out of the pool" value of a weighted track
+ * The poller's two files of a real server, and a third one where there is HTTPS. Two, because keepalived 2.2.7 keeps the "out of the pool" value of a weighted track
  * file in its sum when it was there at the start: such a server came back with weight 0 for ever (track_file.c,
  * check_daemon.c). An unweighted file has no such memory.
  *
@@ -137,11 +142,14 @@ function downFile(server: RealServerConfig): string {
  *
  * No `init_file`: a missing file counts as 0, so when the poller is broken everybody is served rather than nobody.
  */
-function trackFiles(check: CheckConfig, server: RealServerConfig): Line[] {
-  if (check.kind !== "poller") return [];
+function trackFiles({ loadBalancer, https }: ClusterConfig, server: RealServerConfig): Line[] {
+  if (loadBalancer.check.kind !== "poller") return [];
+  const unweighted = [downFile(server), ...(https === undefined ? [] : [doorFile(server)])];
   return [
     block(`track_file ${loadFile(server)}`, `file ${paths.trackDirectory}/${loadFile(server)}`),
-    block(`track_file ${downFile(server)}`, `file ${paths.trackDirectory}/${downFile(server)}`, "weight 0"),
+    ...unweighted.map((name) =>
+      block(`track_file ${name}`, `file ${paths.trackDirectory}/${name}`, "weight 0"),
+    ),
     "",
   ];
 }
@@ -171,8 +179,8 @@ function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
   );
 }
 
-function virtualServer(config: ClusterConfig): Block {
-  const { vip, port, loadBalancer, realServers } = config;
+function virtualServer(config: ClusterConfig, { port, door }: VirtualService): Block {
+  const { vip, loadBalancer, realServers } = config;
   const { scheduler, persistence, forwarding, quorum, sorryServer, check } = loadBalancer;
   return block(
     `virtual_server ${vip} ${port}`,
@@ -184,7 +192,8 @@ function virtualServer(config: ClusterConfig): Block {
     "protocol TCP",
     `quorum ${quorum}`,
     ...timing(check),
-    sorryServer && `sorry_server ${sorryServer.address} ${sorryServer.port}`,
+    // It speaks no HTTPS for us.
+    sorryServer && !door ? `sorry_server ${sorryServer.address} ${sorryServer.port}` : undefined,
     // No inhibit_on_failure: it would keep a dead server in place with weight 0, and with it the connections that clients hold
     // open to it, which then hang instead of being reset. What it would be good for is the order of servers, on which the mh
     // table depends (IPVS puts a returning one first); that moves less than 1 % of the clients at the next failover.
@@ -192,7 +201,7 @@ function virtualServer(config: ClusterConfig): Block {
       block(
         `real_server ${server.address} ${port}`,
         `weight ${configuredWeight(config, server)}`,
-        ...checksOf(check, server, port),
+        ...checksOf(check, server, config.port, door),
       ),
     ),
   );
@@ -210,7 +219,7 @@ function timing(check: CheckConfig): Line[] {
 }
 
 /** How keepalived connects, and how often it tries again. */
-function attempts(check: Extract<CheckConfig, { kind: "tcp" | "http" }>): Line[] {
+function attempts(check: Extract<CheckConfig, { kind: "tcp" | "http" }>): string[] {
   return [
     `connect_timeout ${check.connectTimeout}`,
     `retry ${check.retry}`,
@@ -218,25 +227,35 @@ function attempts(check: Extract<CheckConfig, { kind: "tcp" | "http" }>): Line[]
   ];
 }
 
-function checksOf(check: CheckConfig, server: RealServerConfig, port: number): Line[] {
+/**
+ * How a real server is checked for one virtual service. Behind a door both must live: the service, which is asked at its own
+ * port, and nginx, of which the poller has a file, and which keepalived by itself can only connect to.
+ */
+function checksOf(check: CheckConfig, server: RealServerConfig, port: number, door: boolean): Line[] {
+  const appPort = door ? `connect_port ${port}` : undefined;
   switch (check.kind) {
     case "poller":
-      return [
-        block("FILE_CHECK", `track_file ${loadFile(server)}`),
-        block("FILE_CHECK", `track_file ${downFile(server)}`),
-      ];
+      return [loadFile(server), downFile(server), ...(door ? [doorFile(server)] : [])].map((name) =>
+        block("FILE_CHECK", `track_file ${name}`),
+      );
     case "tcp":
-      return [block("TCP_CHECK", ...attempts(check))];
+      return [
+        block("TCP_CHECK", appPort, ...attempts(check)),
+        ...(door ? [block("TCP_CHECK", ...attempts(check))] : []),
+      ];
     case "http":
       return [
         block(
           "HTTP_GET",
           block("url", `path ${check.path}`, `status_code ${check.status}`),
+          appPort,
           ...attempts(check),
         ),
+        ...(door ? [block("TCP_CHECK", ...attempts(check))] : []),
       ];
     case "misc":
       return [
+        ...(door ? [block("TCP_CHECK", `connect_timeout ${check.timeout}`, `retry ${check.retry}`)] : []),
         block(
           "MISC_CHECK",
           `misc_path "${check.script} ${server.address} ${port}"`,

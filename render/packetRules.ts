@@ -1,19 +1,22 @@
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { renderSections } from "./text";
+import { nftPorts, servicePorts } from "./virtualServices";
 
 const TABLE = "cosyvoice_lvs";
 
 /** What a director's packet filter has to do beside IPVS. */
 export function renderPacketRules(config: ClusterConfig): string {
-  const { vip, port, loadBalancer, realServers } = config;
+  const { vip, loadBalancer, realServers } = config;
+  const ports = nftPorts(servicePorts(config));
   const servers = realServers.map(({ address }) => address).join(", ");
   // What makes NAT forwarding work with any route that the real servers have: the director puts its own address in front of the
   // client's, so that replies come back through it. The price is that the real servers see one client.
   const masquerade = [
     "    chain postrouting {",
     "        type nat hook postrouting priority srcnat;",
-    `        ip daddr { ${servers} } tcp dport ${port} masquerade`,
+    `        ip daddr { ${servers} } tcp dport ${ports} masquerade`,
     "    }",
   ];
   return [
@@ -25,7 +28,7 @@ export function renderPacketRules(config: ClusterConfig): string {
     "    # virtual service: a reload that changes it, a start. Unanswered it is sent again; answered, with a reset, it would be lost.",
     "    chain unserved {",
     "        type filter hook input priority 110;",
-    `        ip daddr ${vip} tcp dport ${port} drop`,
+    `        ip daddr ${vip} tcp dport ${ports} drop`,
     "    }",
     ...(loadBalancer.forwarding === "NAT" ? masquerade : []),
     "}",
@@ -48,6 +51,7 @@ export function renderPacketRulesUnit(): string {
         `ExecStart=/usr/sbin/nft -f ${paths.packetRules}`,
         `ExecReload=/usr/sbin/nft -f ${paths.packetRules}`,
         `ExecStop=/usr/sbin/nft delete table ip ${TABLE}`,
+        ...sandbox(["AF_NETLINK", "AF_UNIX"], ["CAP_NET_ADMIN"]),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

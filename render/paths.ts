@@ -22,6 +22,18 @@ export const paths = {
   turn: "/usr/local/lib/cosyvoice-lvs/turn",
   packetRules: "/etc/cosyvoice-lvs/rules.nft",
   packetRulesUnit: "/etc/systemd/system/cosyvoice-rules.service",
+  firewall: "/etc/cosyvoice-lvs/firewall.nft",
+  firewallUnit: "/etc/systemd/system/cosyvoice-firewall.service",
+  /** nginx's configuration, and beside it the files with secrets. */
+  frontDoor: "/etc/cosyvoice-lvs/front-door",
+  frontDoorConfig: "/etc/cosyvoice-lvs/front-door/nginx.conf",
+  frontDoorCertificate: "/etc/cosyvoice-lvs/front-door/certificate.pem",
+  frontDoorKey: "/etc/cosyvoice-lvs/front-door/key.pem",
+  frontDoorApiKeys: "/etc/cosyvoice-lvs/front-door/api-keys.conf",
+  frontDoorUsers: "/etc/cosyvoice-lvs/front-door/users",
+  /** Where nginx keeps what clients upload, until it is whole. */
+  frontDoorState: "/var/lib/cosyvoice-front-door",
+  frontDoorUnit: "/etc/systemd/system/cosyvoice-front-door.service",
   vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",
   vipUnit: "/etc/systemd/system/cosyvoice-vip.service",
   /** Where the service is said to live, for people and for run.sh. */

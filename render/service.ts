@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { type ClusterConfig, peersOn } from "../config/schema";
 import { paths } from "./paths";
+import { systemCalls } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /** run.sh: how the service is started, by systemd and by hand alike. Root's, and not writable by the service. */
@@ -206,7 +207,10 @@ export function renderServiceUnit(config: ClusterConfig, engine?: string): strin
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",
         "LockPersonality=yes",
-        "SystemCallArchitectures=native",
+        "PrivateMounts=yes",
+        "ProtectProc=invisible",
+        "RemoveIPC=yes",
+        ...systemCalls,
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

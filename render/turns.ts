@@ -3,6 +3,7 @@ import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
+import { servicePorts } from "./virtualServices";
 
 /** TCP port of the directors on which turns are kept. */
 export const TURNS_PORT = 7861;
@@ -26,7 +27,7 @@ export function renderTurnsConfig(config: ClusterConfig, directorName: string): 
     address: byName(config.directors, directorName).address,
     port: TURNS_PORT,
     vip: config.vip,
-    servicePort: config.port,
+    servicePorts: servicePorts(config),
     maxUnavailable: config.service.maxUnavailable,
     patience: PATIENCE,
     forwarding: config.loadBalancer.forwarding,
@@ -64,6 +65,7 @@ export function renderTurnsUnit(config: ClusterConfig): string {
         // Which weights are to be given back must be known to the next process.
         `RuntimeDirectory=${posix.relative("/run", paths.turnsDirectory)}`,
         "RuntimeDirectoryPreserve=yes",
+        "MemoryDenyWriteExecute=yes",
         // ipvsadm, which speaks to the kernel by netlink, is all that needs a right.
         ...(byWeight
           ? sandbox(["AF_INET", "AF_UNIX", "AF_NETLINK"], ["CAP_NET_ADMIN"])
@@ -110,6 +112,7 @@ export function renderDirectorTurn(config: ClusterConfig, directorName: string, 
     `--what ${quoted(what)}`,
     `--vip ${config.vip}`,
     `--port ${config.port}`,
+    `--services ${servicePorts(config).join(",")}`,
     `--pool ${config.realServers.map(({ address }) => address).join(",")}`,
     `--drain-limit ${config.service.drainLimit}`,
   ].join(" ");

@@ -1,5 +1,6 @@
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { renderSections } from "./text";
 
 /** The unit that puts the VIP on a real server, where it is answered for but never announced. */
@@ -22,6 +23,7 @@ export function renderVipUnit(config: ClusterConfig): string {
         "RemainAfterExit=yes",
         `ExecStart=${paths.vipOnLo} up ${vip} ${loadBalancer.forwarding}`,
         `ExecStop=${paths.vipOnLo} down ${vip} ${loadBalancer.forwarding}`,
+        ...sandbox(["AF_INET", "AF_NETLINK", "AF_UNIX"], ["CAP_NET_ADMIN"]),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

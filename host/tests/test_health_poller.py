@@ -90,10 +90,11 @@ class Poller:
         return {n: v for n, v in found.items() if not n.startswith(".")}
 
     def wait(self, within=10.0, **wanted):
-        """Until the files say so: name="0/0" is what NAME and NAME.down hold."""
+        """Until the files say so: name="0/0" is what NAME and NAME.down hold, "0/0/0" those and NAME.door."""
         expected = {}
         for name, value in wanted.items():
-            expected[name], expected[name + ".down"] = value.split("/")
+            ends = ("", ".down", ".door")
+            expected |= {name + end: number for end, number in zip(ends, value.split("/"))}
         deadline = time.monotonic() + within
         while self.files() != expected:
             assert time.monotonic() < deadline, (self.files(), expected, self.said())
@@ -348,6 +349,49 @@ def test_a_server_that_comes_back_ramps_up(poller):
     poller.wait(a=f"{DRAIN}/0")
     a.answer = 200
     poller.wait(a="-180/0")
+
+
+def test_a_dead_nginx_closes_its_door_and_nothing_else(poller):
+    a, nginx = Server(), Server()
+    poller.configure({"a": a}, door={"port": nginx.port, "path": "/"})
+    poller.start()
+    poller.wait(a="0/0/0")
+    assert set(nginx.paths) == {"GET / HTTP/1.1"}
+    nginx.answer = 500
+    poller.wait(a="0/0/1")
+    nginx.answer = 200
+    poller.wait(a="0/0/0")
+    nginx.stop()
+    poller.wait(a="0/0/1")
+    # Without HTTPS nobody asks, and the file goes.
+    poller.configure({"a": a})
+    poller.process.send_signal(signal.SIGHUP)
+    a.answer = 503
+    poller.wait(a=f"{DRAIN}/0/1")
+    assert "a: its nginx is closed" in poller.said()
+
+
+def test_a_slow_nginx_is_open_until_it_was_silent_for_long(poller):
+    a, nginx = Server(), Server()
+    poller.configure({"a": a}, door={"port": nginx.port, "path": "/"})
+    poller.start()
+    poller.wait(a="0/0/0")
+    nginx.answer, began = "silent", time.monotonic()
+    poller.wait(a="0/0/1")
+    assert time.monotonic() - began >= 1.5
+
+
+def test_keepalived_starts_when_there_is_a_word_about_every_nginx(poller):
+    a, nginx = Server(), Server()
+    nginx.answer = "silent"
+    poller.configure({"a": a}, door={"port": nginx.port, "path": "/"})
+    poller.start()
+    poller.wait(a="0/0/1")
+    poller.hear("READY=1")
+    poller.stop()
+    nginx.answer = 200
+    poller.start()
+    poller.wait(a="0/0/0")
 
 
 def test_headers_without_an_end_are_no_failure(poller):

@@ -2,6 +2,7 @@
 made-up kernel table."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -38,6 +39,15 @@ def free_port():
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("", port))
             return port
+
+
+def load_turn(monkeypatch, root):
+    """The program turn as a module, on a machine below `root`."""
+    monkeypatch.setenv("COSYVOICE_LVS_ROOT", str(root))
+    spec = importlib.util.spec_from_file_location("turn", HOST / "turn.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def table(weights):
@@ -125,7 +135,7 @@ class Director:
             "address": self.address,
             "port": self.port,
             "vip": VIP,
-            "servicePort": PORT,
+            "servicePorts": [PORT],
             "forwarding": "DR",
             "drain": "readyz",
             "maxUnavailable": 1,
@@ -289,8 +299,8 @@ class Cluster:
         pool = self.nodes if pool is None else pool
         targets = ",".join(f"{d.address}:{self.port}" for d in directors or self.directors)
         arguments = ["director", director.name, "--address", director.address, "--directors", targets]
-        arguments += ["--what", what, "--vip", VIP, "--port", PORT, "--drain-limit", drain_limit]
-        arguments += ["--pool", ",".join(n.address for n in pool)]
+        arguments += ["--what", what, "--vip", VIP, "--port", PORT, "--services", PORT]
+        arguments += ["--drain-limit", drain_limit, "--pool", ",".join(n.address for n in pool)]
         self.clients.append(Client(arguments, director.root, self.scale))
         return self.clients[-1]
 
@@ -620,6 +630,31 @@ def test_the_daemon_keeps_the_forwarding_method(cluster, forwarding, flag):
     cluster.ask(a).go()
     log = (cluster.directors[0].root / "ipvsadm").read_text()
     assert log == f"-e -t {VIP}:{PORT} -r {a.address}:{PORT} {flag} -w 0\n"
+
+
+def test_the_daemon_sets_the_weight_at_every_port(cluster):
+    a = cluster.begin(1, directors=(1,), drain="weight", servicePorts=[PORT, 443])[0]
+    client = cluster.ask(a).go()
+    root = cluster.directors[0].root
+    ports = [line.split(":")[1].split()[0] for line in (root / "ipvsadm").read_text().splitlines()]
+    assert ports == ["443", str(PORT)]
+    client.done()
+
+
+def test_the_table_of_a_director_counts_the_connections_to_all_ports(tmp_path, monkeypatch):
+    turn = load_turn(monkeypatch, tmp_path)
+    vip = socket.inet_aton(VIP).hex().upper()
+    first, second = (socket.inet_aton(a).hex().upper() for a in ("127.0.2.1", "127.0.2.2"))
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/net/ip_vs").write_text(
+        f"TCP  {vip}:0050 mh\n  -> {first}:0050 Route 0 7 0\n"
+        f"TCP  {vip}:{PORT:04X} mh\n  -> {first}:{PORT:04X} Route 3 4 0\n"
+        f"TCP  {vip}:01BB mh\n  -> {first}:01BB Route 0 2 0\n  -> {second}:01BB Route 5 1 0\n"
+    )
+    options = {"--vip": VIP, "--port": "1", "--services": f"{PORT},443", "--pool": "", "--what": "x"}
+    options |= {"--directors": "127.0.1.1:1", "--drain-limit": "1", "--address": "127.0.1.1"}
+    director = turn.Director("director-1", options)
+    assert director.table() == {"127.0.2.1": (3, 6), "127.0.2.2": (5, 1)}
 
 
 def test_directors_that_differ_are_both_heard(cluster):

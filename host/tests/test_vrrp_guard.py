@@ -1,6 +1,7 @@
 """The guard: its decisions with made-up looks, its sockets in a network namespace with a real peer."""
 
 import importlib.util
+import io
 import json
 import pathlib
 import shlex
@@ -23,7 +24,7 @@ CONFIG = {
     "virtualRouterId": 51,
     "advertInterval": 0.1,
     "multicast": False,
-    "port": 7860,
+    "services": [{"port": 7860, "door": False, "quorum": 0}, {"port": 443, "door": True, "quorum": 0}],
     "table": None,
 }
 
@@ -230,10 +231,10 @@ def pool(tmp_path, monkeypatch):
     """A guard of three without sockets: `differ` is what differs, `called` what ipvsadm was asked."""
     watch = guard.Guard.__new__(guard.Guard)
     servers = [{"name": f"rs-{n}", "address": f"192.0.2.10{n}", "weight": 1} for n in (1, 2, 3)]
-    table = {"forwarding": "DR", "trackDirectory": str(tmp_path), "quorum": 0, "servers": servers}
+    table = {"forwarding": "DR", "trackDirectory": str(tmp_path), "servers": servers}
     (tmp_path / "guard.json").write_text(json.dumps({**CONFIG, "table": table}))
     watch.config = guard.Config(tmp_path / "guard.json")
-    watch.service, watch.keepalived = "192.0.2.100:7860", Keepalived()
+    watch.keepalived = Keepalived()
     watch.follower, watch.may_kill, watch.killed = guard.Follower(), 0.0, None
     watch.differ, watch.called, watch.now = {}, [], 100.0
     monkeypatch.setattr(watch, "drift", lambda: watch.differ)
@@ -250,16 +251,20 @@ def pool(tmp_path, monkeypatch):
 
 
 def test_a_checker_that_does_not_follow_is_replaced_and_the_table_put_right(pool, capsys):
-    pool.differ = {"192.0.2.101": (None, 1), "192.0.2.102": (0, 1), "192.0.2.103": (1, None)}
+    pool.differ = {
+        (7860, "192.0.2.101"): (None, 1),
+        (443, "192.0.2.102"): (0, 1),
+        (7860, "192.0.2.103"): (1, None),
+    }
     pool.seconds(3)
     assert (pool.keepalived.killed, pool.called) == ([], [])
     pool.seconds(1)
     assert pool.keepalived.killed == [2]
     assert pool.called == [
         "-d -t 192.0.2.100:7860 -r 192.0.2.101:7860",
-        "-e -t 192.0.2.100:7860 -r 192.0.2.102:7860 -g -w 0",
+        "-e -t 192.0.2.100:443 -r 192.0.2.102:443 -g -w 0",
     ]
-    assert "192.0.2.101 None instead of 1" in capsys.readouterr().out
+    assert "192.0.2.101:7860 None instead of 1" in capsys.readouterr().out
     # One that comes back as bad as before is not killed every few seconds.
     pool.keepalived.checking = 4
     pool.seconds(20)
@@ -267,8 +272,39 @@ def test_a_checker_that_does_not_follow_is_replaced_and_the_table_put_right(pool
     assert len(pool.called) > 4
 
 
+def test_a_port_behind_nginx_wants_a_living_nginx(tmp_path, monkeypatch):
+    watch = guard.Guard.__new__(guard.Guard)
+    servers = [{"name": f"rs-{n}", "address": f"192.0.2.10{n}", "weight": 2} for n in (1, 2)]
+    table = {"forwarding": "DR", "trackDirectory": str(tmp_path), "servers": servers}
+    (tmp_path / "guard.json").write_text(json.dumps({**CONFIG, "table": table}))
+    watch.config = guard.Config(tmp_path / "guard.json")
+    for name, number in (("rs-1", 0), ("rs-1.down", 0), ("rs-1.door", 1), ("rs-2", 0), ("rs-2.door", 0)):
+        (tmp_path / name).write_text(f"{number}\n")
+    text = "".join(
+        f"TCP  C0000264:{port:04X} mh\n"
+        + "".join(f"  -> C00002{65 + n:02d}:{port:04X}      Route   2      0          0\n" for n in (0, 1))
+        for port in (443, 7860)
+    )
+    monkeypatch.setattr("builtins.open", opening(text))
+    assert watch.drift() == {(443, "192.0.2.101"): (None, 2)}
+    # A sorry server stands in where the quorum is not met, which concerns that port alone.
+    watch.config.services = [(7860, False, 5), (443, True, 0)]
+    (tmp_path / "rs-2.down").write_text("1\n")
+    assert watch.drift() == {(443, "192.0.2.101"): (None, 2), (443, "192.0.2.102"): (None, 2)}
+
+
+def opening(text):
+    """`open`, with a kernel's table of this text."""
+    real = open
+
+    def opened(path, *arguments, **options):
+        return io.StringIO(text) if path == "/proc/net/ip_vs" else real(path, *arguments, **options)
+
+    return opened
+
+
 def test_a_keepalived_that_starts_no_new_checker_is_replaced(pool):
-    pool.differ = {"192.0.2.101": (None, 1)}
+    pool.differ = {(7860, "192.0.2.101"): (None, 1)}
     pool.seconds(4)
     pool.differ, pool.keepalived.checking = {}, None
     pool.seconds(10)
@@ -281,7 +317,7 @@ def test_a_keepalived_that_starts_no_new_checker_is_replaced(pool):
 
 def test_a_keepalived_that_is_not_there_is_nobodys_fault(pool):
     pool.keepalived.running, pool.keepalived.checking = [], None
-    pool.differ = {"192.0.2.101": (None, 1)}
+    pool.differ = {(7860, "192.0.2.101"): (None, 1)}
     pool.seconds(60)
     assert (pool.keepalived.killed, pool.called) == ([], [])
     # Stopped after its checker was killed: the one that starts later has all its time.

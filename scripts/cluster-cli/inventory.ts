@@ -12,6 +12,8 @@ const endpoint = z.object({
 const inventorySchema = z.object({
   vip: z.string(),
   port: z.number(),
+  /** Port of the virtual service by which a real server counts as in the pool; absent where an older version deployed. */
+  servicePort: z.number().optional(),
   ssh: z.object({
     privateKeyFile: z.string().optional(),
     connectTimeout: z.number(),

@@ -38,9 +38,9 @@ export type MachineReport = z.infer<typeof reportSchema>;
 
 /** Asks a machine how it is. @throws UnreachableError when it cannot be logged in to. */
 export async function probe(
-  { vip, port }: Inventory,
+  { vip, port, servicePort = port }: Inventory,
   machine: InventoryMachine,
   ssh: OpenSsh,
 ): Promise<MachineReport> {
-  return reportSchema.parse(JSON.parse(await runProgram(machine, ssh, "probe.py", [vip, port])));
+  return reportSchema.parse(JSON.parse(await runProgram(machine, ssh, "probe.py", [vip, port, servicePort])));
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Cluster } from "../../components/cluster";
+import type { FrontDoorSecrets } from "../../components/frontDoor";
 import type { Manifest } from "../../components/remote/manifest";
 import type { Engine } from "../../components/speechEngine";
 import { engine, machinesFor, parsed, rawConfig, release } from "./fixture";
@@ -10,7 +11,7 @@ const COPY = "command:remote:CopyToRemote";
 
 async function deploy(
   raw: Record<string, unknown>,
-  secrets: { vrrpPassword?: string; peerKey?: string; engine?: Engine } = {},
+  secrets: { vrrpPassword?: string; peerKey?: string; frontDoor?: FrontDoorSecrets; engine?: Engine } = {},
   slow?: RegExp,
 ): Promise<Registered[]> {
   const registered = await startMocks("test", slow);
@@ -200,7 +201,7 @@ describe("Cluster", () => {
     });
     assert.match(
       manifest(registered, "c-director-1-director").around?.run ?? "",
-      /turn director director-1 .* --vip 10\.0\.0\.100 --port 7860 --pool 10\.0\.1\.1,10\.0\.1\.2 --drain-limit 77$/,
+      /turn director director-1 .* --vip 10\.0\.0\.100 --port 7860 --services 7860 --pool 10\.0\.1\.1,10\.0\.1\.2 --drain-limit 77$/,
     );
   });
 

@@ -17,9 +17,14 @@ const SECRET = "1b47061264138c4ac30d75fd1eb44270";
  * Starts Pulumi's mocks afresh.
  *
  * @param slow resources that take a while, and appear in the list when they are made.
+ * @param outputs what resources of a type have beside their inputs, by type.
  * @returns the list in which every resource appears as it is registered.
  */
-export async function startMocks(stack = "test", slow?: RegExp): Promise<Registered[]> {
+export async function startMocks(
+  stack = "test",
+  slow?: RegExp,
+  outputs: Readonly<Record<string, Record<string, unknown>>> = {},
+): Promise<Registered[]> {
   const registered: Registered[] = [];
   await pulumi.runtime.setMocks(
     {
@@ -29,7 +34,7 @@ export async function startMocks(stack = "test", slow?: RegExp): Promise<Registe
           JSON.stringify(inputs[key] ?? null).includes(SECRET),
         );
         registered.push({ type, name, inputs: revealed(inputs) as Record<string, unknown>, secrets });
-        return { id: `${name}-id`, state: { ...inputs, stdout: "", stderr: "" } };
+        return { id: `${name}-id`, state: { ...inputs, stdout: "", stderr: "", ...outputs[type] } };
       },
       call: ({ inputs }) => inputs,
     },

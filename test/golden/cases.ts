@@ -3,13 +3,19 @@ import {
   directorSysctls,
   kernelModules,
   realServerSysctls,
+  renderApiKeys,
   renderDirectors,
   renderDirectorTurn,
   renderExports,
+  renderFirewall,
+  renderFirewallUnit,
+  renderFrontDoorConfig,
+  renderFrontDoorUnit,
   renderGuardConfig,
   renderGuardUnit,
   renderHealthConfig,
   renderHealthUnit,
+  renderHttpUsers,
   renderKeepalivedAuth,
   renderKeepalivedConfig,
   renderKeepalivedDropIn,
@@ -108,6 +114,38 @@ const multicast = {
   loadBalancer: { scheduler: "sh", persistence: 60 },
   vrrp: { unicast: false, preempt: true, advertInterval: 0.25, garp: { refresh: 0 }, label: "voice" },
   realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
+};
+/** HTTPS beside the plain port, with all that follows from the defaults. */
+const https = {
+  https: { enabled: true, serverName: "speech.example.org" },
+  tlsCertificate: true,
+  tlsKey: true,
+};
+/** HTTPS alone, on another port, for people and programs that are known; and a packet filter. */
+const httpsOnly = {
+  ...https,
+  https: {
+    ...https.https,
+    port: 8443,
+    plainPort: "closed",
+    requestsPerSecond: 0,
+    connections: 20,
+    uploadLimit: 3,
+  },
+  apiKeys: true,
+  httpUsers: true,
+  loadBalancer: { check: { kind: "http" } },
+  firewall: { enabled: true, admins: ["10.0.0.0/8", "192.168.1.1"], openPorts: [9100] },
+};
+const httpsNat = {
+  ...https,
+  https: { ...https.https, redirect: false },
+  loadBalancer: { forwarding: "NAT", check: { kind: "tcp" } },
+  firewall: { enabled: true },
+};
+const httpsMisc = {
+  ...https,
+  loadBalancer: { forwarding: "TUN", check: { kind: "misc", script: "/usr/bin/true" } },
 };
 const peers = { port: 8080, peerKey: madeUpPeerKey, loadBalancer: { scheduler: "rr" } };
 const tun = { loadBalancer: { forwarding: "TUN" } };
@@ -212,6 +250,58 @@ export const goldenCases: readonly GoldenCase[] = [
       ...kernel(nat),
       "cosyvoice-vip.service": renderVipUnit(cluster(nat)),
       "rules.nft": renderPacketRules(cluster(nat)),
+    },
+  },
+  {
+    name: "https",
+    texts: {
+      ...firstDirector(https),
+      "health.json": renderHealthConfig(cluster(https), "director-1"),
+      "vrrp-guard.json": renderGuardConfig(cluster(https), "director-1"),
+      "turns.json": renderTurnsConfig(cluster(https), "director-1"),
+      "turn.sh": turnCommands(https),
+      "rules.nft": renderPacketRules(cluster(https)),
+      "nginx.conf": renderFrontDoorConfig(cluster(https), "rs-2"),
+      "cosyvoice-front-door.service": renderFrontDoorUnit(),
+    },
+  },
+  {
+    name: "https-only",
+    texts: {
+      ...firstDirector(httpsOnly),
+      "rules.nft": renderPacketRules(cluster(httpsOnly)),
+      "nginx.conf": renderFrontDoorConfig(cluster(httpsOnly), "rs-1"),
+      "api-keys.conf": renderApiKeys("a-made-up-key-for-nginx,another.made_up.key.for.nginx"),
+      users: renderHttpUsers("made-up:$6$made-up$hash\nother:$6$made-up$hash"),
+      "firewall-director-1.nft": renderFirewall(cluster(httpsOnly), "director-1"),
+      "firewall-rs-1.nft": renderFirewall(cluster(httpsOnly), "rs-1"),
+      "firewall-storage.nft": renderFirewall(cluster(httpsOnly), "storage"),
+      "cosyvoice-firewall.service": renderFirewallUnit(),
+    },
+  },
+  {
+    name: "https-nat",
+    texts: {
+      ...firstDirector(httpsNat),
+      "rules.nft": renderPacketRules(cluster(httpsNat)),
+      "nginx.conf": renderFrontDoorConfig(cluster(httpsNat), "rs-1"),
+      "firewall-director-1.nft": renderFirewall(cluster(httpsNat), "director-1"),
+    },
+  },
+  {
+    name: "https-misc",
+    texts: {
+      ...firstDirector(httpsMisc),
+      "firewall-rs-1.nft": renderFirewall(cluster({ ...httpsMisc, firewall: { enabled: true } }), "rs-1"),
+    },
+  },
+  {
+    name: "plain-port-closed",
+    texts: {
+      "firewall-rs-1.nft": renderFirewall(
+        cluster({ ...https, https: { ...https.https, plainPort: "closed" } }),
+        "rs-1",
+      ),
     },
   },
   {

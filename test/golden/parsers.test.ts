@@ -19,6 +19,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { paths } from "../../render";
 import { goldenCases, goldenFolder } from "./cases";
+import { placeFrontDoor, testFrontDoor } from "./nginx";
 
 const packages: Readonly<Record<string, string>> = {
   keepalived: "keepalived",
@@ -125,6 +126,7 @@ describe("systemd", () => {
     paths.vipOnLo,
     paths.keepMounted,
     paths.engineProgram,
+    "/usr/sbin/nginx",
     join(paths.service, "run.sh"),
   ];
 
@@ -181,6 +183,31 @@ describe("systemd", () => {
     }
   });
 
+  /** What systemd makes of a unit, from 0 (nothing to gain for an intruder) to 10. */
+  function exposure(unit: string): number {
+    const { said } = run("systemd-analyze", ["security", "--offline=true", "--no-pager", unit]);
+    return Number(/Overall exposure level for \S+: ([\d.]+)/.exec(said)?.[1]);
+  }
+
+  // docs/security.md says why.
+  const exposed: Readonly<Record<string, number>> = {
+    "cosyvoice-outputs.service": 9.6,
+    "cosyvoice-vrrp-guard.service": 2.1,
+  };
+
+  for (const [name, file] of goldens(/\.service$/)) {
+    it(`finds little to gain in ${name}/${file}`, () => {
+      assert.ok(exposure(goldenPath(name, file)) <= (exposed[file] ?? 2));
+    });
+  }
+
+  it("would find more to gain in a unit that lost its sandbox", () => {
+    const text = readFileSync(goldenPath("default", "cosyvoice.service"), "utf8");
+    const unit = join(folder, "cosyvoice.service");
+    writeFileSync(unit, text.replace(/^(CapabilityBoundingSet|SystemCallFilter)=.*\n/gm, ""));
+    assert.ok(exposure(unit) > 3);
+  });
+
   it("finds the mount unit's name where the mount is", () => {
     const { said } = run("systemd-escape", ["--path", "--suffix=mount", paths.outputs]);
     assert.equal(paths.outputsMount, `/etc/systemd/system/${said.trim()}`);
@@ -194,6 +221,28 @@ describe("nft", () => {
       assert.deepEqual({ status, said }, { status: 0, said: "" });
     });
   }
+});
+
+describe("nginx", () => {
+  for (const [name, file] of goldens(/^nginx\.conf$/)) {
+    it(`has nothing to say about ${name}/${file}`, () => {
+      placeFrontDoor(folder, readFileSync(goldenPath(name, file), "utf8"));
+      assert.equal(testFrontDoor(folder), "");
+    });
+  }
+
+  it("would have something to say about a mistake", () => {
+    const text = readFileSync(goldenPath("https", "nginx.conf"), "utf8");
+    for (const wrong of [
+      text.replace("ssl_protocols TLSv1.2", "ssl_protocols TLSv1.9"),
+      text.replace("limit_req zone=requests", "limit_req zone=others"),
+      text.replace("proxy_buffering off;", "proxy_buffering off"),
+    ]) {
+      assert.notEqual(wrong, text);
+      placeFrontDoor(folder, wrong);
+      assert.notEqual(testFrontDoor(folder), "");
+    }
+  });
 });
 
 describe("bash", () => {
@@ -346,6 +395,7 @@ describe("Python", () => {
       silence: 10,
       trackDirectory: "/run/cosyvoice-lvs/track",
       weights: null,
+      door: null,
       servers: ["rs-1", "rs-2", "rs-3"].map((name, index) => ({
         name,
         address: `192.168.1.${101 + index}`,

@@ -42,6 +42,16 @@ function without(...keys: readonly string[]): RawOverrides {
   return Object.fromEntries(Object.entries(rawCluster()).filter(([key]) => !keys.includes(key)));
 }
 
+const noSecrets = {
+  vrrpPassword: false,
+  peerKey: false,
+  tlsCertificate: false,
+  tlsKey: false,
+  apiKeys: false,
+  httpUsers: false,
+  sshPrivateKey: false,
+};
+
 const client = { name: "client", address: "192.168.1.50", hostKey: madeUpHostKey("client") };
 
 const badInputs: readonly BadInput[] = [
@@ -1183,7 +1193,7 @@ describe("good configurations", () => {
     assert.equal(ssh.connectTimeout, 10);
     assert.equal(service.uid, 7860);
     assert.equal(service.peers, true);
-    assert.deepEqual(secretsSet, { vrrpPassword: false, peerKey: false, sshPrivateKey: false });
+    assert.deepEqual(secretsSet, { ...noSecrets });
   });
 
   it("lets a machine differ from the rest", () => {
@@ -1211,7 +1221,7 @@ describe("good configurations", () => {
       delayBeforeRetry: 3,
       delayLoop: 6,
     });
-    assert.deepEqual(config.secretsSet, { vrrpPassword: true, peerKey: false, sshPrivateKey: false });
+    assert.deepEqual(config.secretsSet, { ...noSecrets, vrrpPassword: true });
     assert.doesNotMatch(JSON.stringify(config), /made-up1/);
   });
 
@@ -1219,7 +1229,7 @@ describe("good configurations", () => {
     it(`takes ${scheduler} without persistence where real servers pass sessions on, without their key`, () => {
       const config = cluster({ peerKey: madeUpPeerKey, loadBalancer: { scheduler } });
       assert.equal(config.loadBalancer.persistence, 0);
-      assert.deepEqual(config.secretsSet, { vrrpPassword: false, peerKey: true, sshPrivateKey: false });
+      assert.deepEqual(config.secretsSet, { ...noSecrets, peerKey: true });
       assert.doesNotMatch(JSON.stringify(config), /made-up-peer-key/);
     });
   }
@@ -1297,6 +1307,8 @@ describe("stack files of this repository", () => {
         "realServers[2].hostKey",
         "storage.hostKey",
         "verification.client.hostKey",
+        "tlsCertificate",
+        "tlsKey",
       ],
     );
 
@@ -1321,6 +1333,8 @@ describe("stack files of this repository", () => {
       realServers: lab.realServers.map(pinned),
       storage: pinned(lab.storage),
       verification: { ...lab.verification, client: pinned(lab.verification.client) },
+      tlsCertificate: true,
+      tlsKey: true,
     });
     assert.deepEqual(result.ok ? [] : result.problems, []);
     assert.equal(

@@ -1,2 +1,2 @@
 exec /usr/local/lib/cosyvoice-lvs/turn real-server rs-3 --address 192.168.1.103 --directors 192.168.1.11:7861,192.168.1.12:7861 --what 'release 0123456789abcdef' --port 7860 --drain-limit 300
-exec /usr/local/lib/cosyvoice-lvs/turn director director-1 --address 192.168.1.11 --directors 192.168.1.11:7861,192.168.1.12:7861 --what 'the director'\''s settings' --vip 192.168.1.100 --port 7860 --pool 192.168.1.101,192.168.1.102,192.168.1.103 --drain-limit 300
+exec /usr/local/lib/cosyvoice-lvs/turn director director-1 --address 192.168.1.11 --directors 192.168.1.11:7861,192.168.1.12:7861 --what 'the director'\''s settings' --vip 192.168.1.100 --port 7860 --services 7860 --pool 192.168.1.101,192.168.1.102,192.168.1.103 --drain-limit 300

@@ -1,0 +1,70 @@
+"""Asks by HTTPS until its standard input ends: https_load.py VIP CA FIRST LAST SECONDS
+
+Runs on the lab's client machine, so with the standard library only. A request every tenth of a second, each a
+connection of its own from the next of the addresses FIRST to LAST of 192.168.1.0/24, each checked against
+the CA; and an event stream of the page that stays open. Prints one JSON object: {"asked", "failed": [why],
+"certificates": {fingerprint: how often shown}, "stream": "open" or how it ended}.
+"""
+
+import hashlib
+import http.client
+import json
+import select
+import ssl
+import sys
+import threading
+import time
+
+vip, ca, first, last, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+context = ssl.create_default_context(cafile=ca)
+failed, shown, stream = [], {}, ["not opened"]
+
+
+def connect(source):
+    connection = http.client.HTTPSConnection(
+        vip, 443, timeout=30, context=context, source_address=(source, 0)
+    )
+    connection.connect()
+    return connection
+
+
+def ask(source):
+    try:
+        connection = connect(source)
+        certificate = hashlib.sha256(connection.sock.getpeercert(True)).hexdigest()
+        shown[certificate] = shown.get(certificate, 0) + 1
+        connection.request("GET", "/healthz")
+        status = connection.getresponse().status
+        if status != 200:
+            failed.append(f"answered {status}")
+        connection.close()
+    except OSError as error:
+        failed.append(f"{source}: {type(error).__name__}: {error}")
+
+
+def hold():
+    try:
+        connection = connect(f"192.168.1.{first}")
+        connection.sock.settimeout(None)
+        connection.request("GET", "/gradio_api/heartbeat/made-up-session")
+        answer = connection.getresponse()
+        stream[0] = "open" if answer.status == 200 else f"answered {answer.status}"
+        while answer.read1(65536):
+            pass
+        stream[0] = "ended"
+    except OSError as error:
+        stream[0] = f"{type(error).__name__}: {error}"
+
+
+threading.Thread(target=hold, daemon=True).start()
+asked, threads, end = 0, [], time.monotonic() + seconds
+while time.monotonic() < end:
+    source = f"192.168.1.{first + asked % (last - first + 1)}"
+    threads.append(threading.Thread(target=ask, args=(source,)))
+    threads[-1].start()
+    asked += 1
+    if select.select([sys.stdin], [], [], 0.1)[0]:
+        break
+for thread in threads:
+    thread.join()
+print(json.dumps({"asked": asked, "failed": failed, "certificates": shown, "stream": stream[0]}))

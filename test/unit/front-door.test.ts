@@ -1,0 +1,329 @@
+// The front door as clients meet it: a real nginx with the rendered configuration, before a stand-in for the speech service.
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
+import { Agent, type RequestOptions, request } from "node:https";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { connect as connectTls } from "node:tls";
+import { fingerprintOf } from "../../config/certificate";
+import { freePortFrom } from "../../lab/ports";
+import { renderFrontDoorConfig } from "../../render";
+import {
+  madeUpApiKeys,
+  makeCertificate,
+  nginxArguments,
+  nginxProgram,
+  placeFrontDoor,
+} from "../golden/nginx";
+import { cluster, type RawOverrides } from "./config-fixture";
+
+/** Where the two other real servers of the fixture are, for this computer. */
+const others: Readonly<Record<string, string>> = {
+  "192.168.1.102": "127.0.0.2",
+  "192.168.1.103": "127.0.0.3",
+};
+
+interface Answer {
+  readonly status: number;
+  readonly headers: IncomingMessage["headers"];
+  readonly text: string;
+}
+
+let folder: string;
+let nginx: ChildProcess | undefined;
+const servers: Server[] = [];
+
+/** A stand-in for the speech service at an address; it tells what it was asked. */
+async function service(address: string, port: number, more?: RequestListener): Promise<Server> {
+  const server = createServer((asked, answer) => {
+    if (more !== undefined && asked.url?.startsWith("/more")) return more(asked, answer);
+    asked.resume().on("end", () => {
+      answer.end(JSON.stringify({ address, url: asked.url, headers: asked.headers }));
+    });
+  });
+  await new Promise<void>((done) => server.listen(port, address, done));
+  servers.push(server);
+  return server;
+}
+
+/** Ports that nobody has at the moment, below those that the kernel gives to connections by chance. */
+async function freePorts(count: number): Promise<number[]> {
+  const ports: number[] = [];
+  while (ports.length < count) {
+    const port = await freePortFrom(20_000 + Math.floor(Math.random() * 12_000));
+    if (!ports.includes(port)) ports.push(port);
+  }
+  return ports;
+}
+
+/** Starts nginx for the first real server; what it listens on. */
+async function frontDoor(https: RawOverrides = {}, more: RawOverrides = {}) {
+  const [app = 0, tls = 0, plain = 0, health = 0] = await freePorts(4);
+  const config = cluster({
+    port: app,
+    https: { enabled: true, serverName: "speech.example.org", port: tls, ...https },
+    tlsCertificate: true,
+    tlsKey: true,
+    ...more,
+  });
+  let text = renderFrontDoorConfig(config, "rs-1")
+    .replace("listen 80;", `listen ${plain};`)
+    .replace("listen 7862;", `listen ${health};`);
+  for (const [from, to] of Object.entries(others)) text = text.replaceAll(from, to);
+  placeFrontDoor(folder, text);
+  nginx = spawn(nginxProgram(), nginxArguments(folder), { stdio: ["ignore", "inherit", "inherit"] });
+  const ca = () => readFileSync(join(folder, "certificate.pem"));
+  for (const end = Date.now() + 15_000; ; await sleep(50)) {
+    const answers = await fetch(`http://127.0.0.1:${health}/`).catch(() => undefined);
+    if (answers?.status === 200) break;
+    assert.ok(Date.now() < end, "nginx does not answer");
+  }
+  return { app, tls, plain, health, ca };
+}
+
+/** One request by HTTPS, on a connection of its own unless an agent is given. */
+function ask(
+  { tls, ca }: { tls: number; ca: () => Buffer },
+  path: string,
+  { body, ...options }: RequestOptions & { body?: Buffer | string } = {},
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const asked = request(
+      { host: "127.0.0.1", port: tls, path, ca: ca(), agent: false, timeout: 10_000, ...options },
+      (answer) => {
+        const chunks: Buffer[] = [];
+        answer.on("data", (chunk) => chunks.push(chunk));
+        answer.on("error", reject);
+        answer.on("end", () =>
+          resolve({
+            status: answer.statusCode ?? 0,
+            headers: answer.headers,
+            text: Buffer.concat(chunks).toString(),
+          }),
+        );
+      },
+    );
+    asked.on("timeout", () => asked.destroy(new Error("no answer within 10 s")));
+    asked.on("error", reject);
+    asked.end(body);
+  });
+}
+
+describe("the front door", () => {
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "front-door-"));
+    // As root, nginx keeps what it buffers as another user.
+    chmodSync(folder, 0o755);
+  });
+
+  afterEach(async () => {
+    const running = nginx;
+    nginx = undefined;
+    if (running !== undefined && running.exitCode === null) {
+      const ended = new Promise((done) => running.once("exit", done));
+      running.kill("SIGTERM");
+      await ended;
+    }
+    for (const server of servers.splice(0)) {
+      server.closeAllConnections();
+      server.close();
+    }
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  it("tells the service who asks and how, whatever the client says of itself", async () => {
+    const door = await frontDoor();
+    await service("127.0.0.1", door.app);
+    const said = {
+      "X-Forwarded-For": "9.9.9.9",
+      "X-Forwarded-Proto": "http",
+      "X-Leaving": "1",
+      Host: "speech.example.org:8443",
+    };
+    const { status, text } = await ask(door, "/v1/models?a=%2F", { headers: said });
+    const { url, headers } = JSON.parse(text);
+    assert.equal(status, 200);
+    assert.equal(url, "/v1/models?a=%2F");
+    assert.deepEqual(
+      ["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-leaving"].map(
+        (key) => headers[key],
+      ),
+      ["speech.example.org:8443", "127.0.0.1", "https", "speech.example.org:8443", undefined],
+    );
+  });
+
+  it("keeps what nodes ask each other from everybody, however it is spelt", async () => {
+    const door = await frontDoor();
+    let asked = 0;
+    (await service("127.0.0.1", door.app)).on("request", () => {
+      asked += 1;
+    });
+    for (const path of [
+      "/metrics",
+      "/readyz",
+      "/readyz/",
+      "/peer/turn",
+      "//peer/has?key=a",
+      "/%70eer/turn",
+      "/x/../metrics",
+    ])
+      assert.equal((await ask(door, path)).status, 404, path);
+    assert.equal(asked, 0);
+    assert.equal((await ask(door, "/healthz")).status, 200);
+    assert.equal((await ask(door, "/metrics-of-mine")).status, 200);
+  });
+
+  it("sends port 80 to the name, and a POST stays one", async () => {
+    const door = await frontDoor();
+    const { status, headers } = await fetch(`http://127.0.0.1:${door.plain}/v1/audio?a=1`, {
+      redirect: "manual",
+      headers: { host: "evil.example.org" },
+    });
+    assert.equal(status, 308);
+    assert.equal(headers.get("location"), `https://speech.example.org:${door.tls}/v1/audio?a=1`);
+  });
+
+  it("speaks HTTP/2 and TLS 1.2 or newer", async () => {
+    const door = await frontDoor();
+    await service("127.0.0.1", door.app);
+    const session = connectHttp2(`https://127.0.0.1:${door.tls}`, { ca: door.ca() });
+    const status = await new Promise((resolve, reject) => {
+      session.on("error", reject);
+      const stream = session.request({ ":path": "/healthz" });
+      stream.on("response", (headers) => resolve(headers[":status"]));
+      stream.on("error", reject);
+    });
+    session.destroy();
+    assert.equal(status, 200);
+    const old = new Promise((resolve, reject) => {
+      const socket = connectTls(
+        { host: "127.0.0.1", port: door.tls, ca: door.ca(), maxVersion: "TLSv1.1", minVersion: "TLSv1" },
+        () => resolve(undefined),
+      );
+      socket.on("error", reject);
+    });
+    await assert.rejects(old);
+  });
+
+  it("passes an event on before the next one is there, and reads a new certificate without ending the stream", async () => {
+    const door = await frontDoor();
+    let goOn: () => void = () => assert.fail("nobody asked for the stream");
+    await service("127.0.0.1", door.app, (_, answer) => {
+      answer.writeHead(200, { "content-type": "text/event-stream" });
+      answer.write("data: one\n\n");
+      goOn = () => answer.end("data: two\n\n");
+    });
+    const stream = await new Promise<IncomingMessage>((resolve, reject) => {
+      request({ host: "127.0.0.1", port: door.tls, path: "/more", ca: door.ca(), agent: false }, resolve)
+        .on("error", reject)
+        .end();
+    });
+    const first = await new Promise((resolve) => stream.once("data", resolve));
+    assert.equal(String(first), "data: one\n\n");
+
+    // Requests on and on, each a connection of its own, over the change.
+    const before = fingerprintOf(door.ca().toString());
+    let stop = false;
+    const lost: string[] = [];
+    let answered = 0;
+    const load = (async () => {
+      while (!stop) {
+        await ask(door, "/healthz", { rejectUnauthorized: false }).then(
+          ({ status }) => (status === 200 ? answered++ : lost.push(String(status))),
+          (error) => lost.push(error.message),
+        );
+      }
+    })();
+    makeCertificate(folder);
+    nginx?.kill("SIGHUP");
+    const shown = () =>
+      new Promise<string>((resolve, reject) => {
+        const socket = connectTls({ host: "127.0.0.1", port: door.tls, rejectUnauthorized: false }, () => {
+          resolve(socket.getPeerCertificate().fingerprint256.replaceAll(":", "").toLowerCase());
+          socket.destroy();
+        });
+        socket.on("error", reject);
+      });
+    const after = fingerprintOf(door.ca().toString());
+    assert.notEqual(after, before);
+    // A worker of before may take a last connection.
+    for (let inARow = 0, end = Date.now() + 10_000; inARow < 5; await sleep(20)) {
+      inARow = (await shown()) === after ? inARow + 1 : 0;
+      assert.ok(Date.now() < end, "the certificate of before is still shown");
+    }
+    stop = true;
+    await load;
+    assert.deepEqual(lost, []);
+    assert.ok(answered > 0);
+
+    const rest: Buffer[] = [];
+    stream.on("data", (chunk) => rest.push(chunk));
+    goOn();
+    await new Promise((resolve, reject) => stream.on("end", resolve).on("error", reject));
+    assert.equal(Buffer.concat(rest).toString(), "data: two\n\n");
+  });
+
+  it("has another node answer on a kept connection while the service beside it is being changed", async () => {
+    const door = await frontDoor();
+    const here = await service("127.0.0.1", door.app);
+    await service("127.0.0.2", door.app);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const post = async () =>
+      JSON.parse((await ask(door, "/v1/audio/speech", { agent, method: "POST", body: "{}" })).text).address;
+    try {
+      assert.equal(await post(), "127.0.0.1");
+      here.closeAllConnections();
+      await new Promise((done) => here.close(done));
+      assert.equal(await post(), "127.0.0.2");
+      await service("127.0.0.1", door.app);
+      assert.equal(await post(), "127.0.0.1", "and the own service again as soon as it is there");
+    } finally {
+      agent.destroy();
+    }
+  });
+
+  it("lets in who has a key or a login, and tells the service of keys only", async () => {
+    const door = await frontDoor({ plainPort: "closed" }, { apiKeys: true, httpUsers: true });
+    await service("127.0.0.1", door.app);
+    const login = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
+    const [key, other] = madeUpApiKeys;
+    const passedOn = async (authorization?: string) => {
+      const answer = await ask(door, "/", authorization === undefined ? {} : { headers: { authorization } });
+      return answer.status === 200 ? JSON.parse(answer.text).headers.authorization : answer.status;
+    };
+    assert.equal(await passedOn(), 401);
+    assert.equal(await passedOn(`Bearer ${key}`), `Bearer ${key}`);
+    assert.equal(await passedOn(`bearer ${other}`), `bearer ${other}`);
+    assert.equal(await passedOn(login("made-up:made-up-password")), undefined);
+    for (const wrong of [
+      `Bearer ${key.toUpperCase()}`,
+      `Bearer ${key}x`,
+      `Bearer x${key}`,
+      `Bearer ${other.replace(".", "x")}`,
+      "Bearer ",
+      login("made-up:other"),
+      login(`Bearer ${key}:`),
+    ])
+      assert.equal(await passedOn(wrong), 401, wrong);
+  });
+
+  it("limits each client, and what it uploads", async () => {
+    const door = await frontDoor({ requestsPerSecond: 1, uploadLimit: 1 });
+    await service("127.0.0.1", door.app);
+    const body = Buffer.alloc(2 ** 20 - 1000);
+    assert.equal((await ask(door, "/", { method: "POST", body })).status, 200);
+    const large = await ask(door, "/", {
+      method: "POST",
+      headers: { "content-length": 2 ** 20 + 1, expect: "100-continue" },
+    }).catch(({ message }) => message);
+    assert.equal(typeof large === "string" ? large : large.status, 413);
+    const answers = await Promise.all(Array.from({ length: 30 }, () => ask(door, "/")));
+    const statuses = answers.map(({ status }) => status);
+    assert.ok(statuses.includes(200) && statuses.includes(429), statuses.join(" "));
+    assert.deepEqual([...new Set(statuses)].sort(), [200, 429]);
+  });
+});
