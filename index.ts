@@ -14,11 +14,6 @@ endWithEngine();
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));
 const { config } = parsed;
-if (config.platform === "aws") {
-  throw new pulumi.RunError(
-    "platform: aws is not there yet. The configuration is valid, and nothing was touched. Use platform: hosts with machines that you have.",
-  );
-}
 
 if (config.service.engine === "cosyvoice") {
   throw new pulumi.RunError(
@@ -27,10 +22,17 @@ if (config.service.engine === "cosyvoice") {
 }
 
 const secrets = new pulumi.Config();
-const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
-if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));
-const { machines } = found;
-if (!pulumi.runtime.isDryRun()) await preflight(machines);
+// Its SDK takes seconds to load.
+const cloud =
+  config.aws && (await (await import("./components/platform/aws")).awsPlatform(config, config.aws));
+const machines = cloud?.machines ?? (await hosts());
+
+async function hosts() {
+  const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
+  if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));
+  if (!pulumi.runtime.isDryRun()) await preflight(found.machines);
+  return found.machines;
+}
 
 // Tests deploy other versions of the app.
 const app = process.env.COSYVOICE_LVS_APP ?? fileURLToPath(new URL("app", import.meta.url));
@@ -38,6 +40,7 @@ const app = process.env.COSYVOICE_LVS_APP ?? fileURLToPath(new URL("app", import
 const cluster = new Cluster("cosyvoice", {
   config,
   machines,
+  cloud,
   release: packRelease(app, join(cacheDir(), "releases")),
   vrrpPassword: secrets.getSecret("vrrpPassword"),
   peerKey: secrets.getSecret("peerKey"),
@@ -54,6 +57,8 @@ export const inventory = pulumi.secret({
   port: config.port,
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
+    // That of a file or of the stack's secrets is not written down a second time.
+    privateKey: cloud && machines[0]?.access.privateKey,
     connectTimeout: config.ssh.connectTimeout,
     jumpHost: machines[0]?.access.jumpHost,
   },

@@ -1,7 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { Director } from "./director";
-import { OutputsShare } from "./outputsShare";
+import { OutputsShare, type OutputsShareArgs } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
 import type { Release } from "./release";
@@ -12,6 +12,10 @@ export interface ClusterArgs {
   readonly config: ClusterConfig;
   /** Every machine of the cluster, from either platform, in the order of the config. */
   readonly machines: readonly Machine[];
+  /** What the platform aws made besides: the share's names, and where clients go. */
+  readonly cloud?:
+    | { readonly share: OutputsShareArgs["efs"]; readonly address: pulumi.Input<string> }
+    | undefined;
   /** The version of the speech app to run. */
   readonly release: Release;
   /** The VRRPv2 password. */
@@ -23,7 +27,7 @@ export interface ClusterArgs {
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
 export class Cluster extends pulumi.ComponentResource {
   /** Where clients find the service. */
-  readonly url: string;
+  readonly url: pulumi.Output<string>;
 
   constructor(name: string, args: ClusterArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Cluster", name, {}, opts);
@@ -43,6 +47,7 @@ export class Cluster extends pulumi.ComponentResource {
       {
         config,
         storage: withRole("storage")[0],
+        efs: args.cloud?.share,
         realServers,
         directors: directors.map(({ configured }) => configured),
       },
@@ -58,13 +63,14 @@ export class Cluster extends pulumi.ComponentResource {
       {
         config,
         client: withRole("client")[0],
+        directors: withRole("director"),
         content: [...directors, ...realServers, share, service].map(({ content }) => content),
         dependsOn: [...directors.map(({ configured }) => configured), ...service.activated],
       },
       parent,
     );
 
-    this.url = `http://${config.vip}:${config.port}`;
+    this.url = pulumi.interpolate`http://${args.cloud?.address ?? config.vip}:${config.port}`;
     this.registerOutputs({ url: this.url });
   }
 }

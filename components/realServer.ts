@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { kernelModules } from "../render/modules";
+import { renderMetadataRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
 import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
@@ -27,7 +28,13 @@ export class RealServer extends pulumi.ComponentResource {
   constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:RealServer", name, {}, opts);
     this.machine = args.machine;
-    const needed = ["vip-on-lo", "keep-mounted", "build-env", "release"] as const;
+    const needed = [
+      "vip-on-lo",
+      "keep-mounted",
+      "build-env",
+      "release",
+      ...(args.config.aws ? (["install-efs-utils"] as const) : []),
+    ] as const;
     const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });
     const realServer = layer(
       `${name}-real-server`,
@@ -51,6 +58,8 @@ function realServerContent(config: ClusterConfig, machineName: string): LayerCon
     "nfs-common",
     "python3-venv",
     ...(config.service.engine === "cpu" ? ["espeak-ng"] : []),
+    // The share's mount.efs is built of git's, binutils packs it, stunnel is its TLS.
+    ...(config.aws ? ["nftables", "binutils", "git", "stunnel4"] : []),
   ];
   const common: LayerContent = {
     preflight: [
@@ -63,18 +72,32 @@ function realServerContent(config: ClusterConfig, machineName: string): LayerCon
     packages,
     modules: kernelModules(config, "realServer"),
     sysctls: realServerSysctls(config),
+    ...(config.aws ? metadataRules : {}),
   };
   // With NAT the real server never sees the VIP.
   if (config.loadBalancer.forwarding === "NAT") return common;
   return {
     ...common,
     files: {
+      ...common.files,
       ...stamp("vip-on-lo", "cosyvoice-vip.service"),
       [paths.vipUnit]: rootFile(renderVipUnit(config), {
         notify: ["restart:cosyvoice-vip.service"],
       }),
     },
     around: { name: "take a turn", run: renderRealServerTurn(config, machineName, "the VIP's settings") },
-    units: { "cosyvoice-vip.service": { enabled: true, started: true } },
+    units: { ...common.units, "cosyvoice-vip.service": { enabled: true, started: true } },
   };
 }
+
+/** The speech service has no business with the machine's credentials. */
+const metadataRules: LayerContent = {
+  files: {
+    [paths.packetRules]: rootFile(renderMetadataRules(), {
+      check: "nft -c -f {}",
+      notify: ["reload:cosyvoice-rules.service"],
+    }),
+    [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
+  },
+  units: { "cosyvoice-rules.service": { enabled: true, started: true } },
+};

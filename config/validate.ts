@@ -6,6 +6,7 @@ import { expandAddressRange, maxExpandedAddresses } from "./addresses";
 import { type Path, pathText } from "./keys";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
 import type { ParsedConfig } from "./schema";
+import { checkAws, withAwsMachines } from "./validateAws";
 
 /** A mistake between values. */
 export interface Conflict {
@@ -35,18 +36,20 @@ export type Draft = DeepPartial<ParsedConfig> & {
   readonly refused: ReadonlySet<string>;
 };
 
-type Report = (path: Path, message: string, fix: string, secret?: string) => void;
+/** Takes down a conflict. */
+export type Report = (path: Path, message: string, fix: string, secret?: string) => void;
 
 /** Finds every conflict. Pure; the order is that of the checks. */
 export function findConflicts(draft: Draft): Conflict[] {
   const conflicts: Conflict[] = [];
   const report: Report = (path, message, fix, secret) =>
     conflicts.push({ path, message, fix, ...(secret === undefined ? {} : { secret }) });
+  const complete = withAwsMachines(draft);
   checkPlatform(draft, report);
   checkSecrets(draft, report);
-  checkVrrp(draft, report);
-  checkLoadBalancer(draft, report);
-  checkService(draft, report);
+  checkVrrp(complete, report);
+  checkLoadBalancer(complete, report);
+  checkService(complete, report);
   checkMachines(draft, report);
   checkStorage(draft, report);
   checkPorts(draft, report);
@@ -72,6 +75,7 @@ function checkPlatform(draft: Draft, report: Report): void {
         );
       }
     }
+    checkAws(draft, report);
     return;
   }
   if (draft.platform !== "hosts") return;
@@ -186,7 +190,8 @@ function checkMachines(draft: Draft, report: Report): void {
 }
 
 function checkHostKeys(draft: Draft, report: Report): void {
-  if (draft.ssh?.knownHostsFile !== undefined || draft.refused.has("ssh.knownHostsFile")) return;
+  if (draft.platform === "aws" || draft.ssh?.knownHostsFile !== undefined) return;
+  if (draft.refused.has("ssh.knownHostsFile")) return;
   const fix =
     "write the public key from the machine's /etc/ssh/ssh_host_ed25519_key.pub, or set ssh.knownHostsFile to a file that has it";
   for (const { path, what, hostKey, name, address, role } of machinesIn(draft)) {
@@ -478,8 +483,8 @@ function checkVrrp(draft: Draft, report: Report): void {
   }
   if (label !== undefined) {
     directors?.forEach((director, index) => {
-      const device = director?.interface ?? draft.interface;
-      if (device === undefined || `${device}:${label}`.length <= 15) return;
+      const device = director?.interface ?? draft.interface ?? "eth0";
+      if (`${device}:${label}`.length <= 15) return;
       report(
         ["vrrp", "label"],
         `gives "${device}:${label}" on ${director?.name ?? `director ${index + 1}`}, longer than the kernel's 15 characters`,

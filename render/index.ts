@@ -10,3 +10,4 @@ export * from "./ssh";
 export * from "./sysctls";
 export * from "./turns";
 export * from "./vip";
+export * from "./vipMover";
