@@ -56,9 +56,14 @@ export class OutputsShare extends pulumi.ComponentResource {
         layer(`${name}-export`, storage, "outputs-export", content, { ...parent, dependsOn: [installed] }),
       );
     }
+    const efs =
+      args.efs &&
+      pulumi
+        .all([args.efs.fileSystemId, args.efs.accessPointId])
+        .apply(([fileSystemId, accessPointId]) => ({ fileSystemId, accessPointId }));
     const mounts = args.realServers.map(({ machine, configured }) => {
-      const content = args.efs
-        ? pulumi.output(args.efs).apply((efs) => mountContent(config, machine.name, efs))
+      const content = efs
+        ? efs.apply((known) => mountContent(config, machine.name, known))
         : mountContent(config, machine.name);
       const mount = layer(`${name}-${machine.name}`, machine, "outputs", content, {
         ...parent,

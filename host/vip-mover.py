@@ -3,21 +3,22 @@
 
     vip-mover run /etc/cosyvoice-lvs/vip-mover.json     the unit
     vip-mover poke                                      keepalived, when this director becomes the master
-    vip-mover check /etc/cosyvoice-lvs/vip-mover.json   what AWS says, as JSON; findings, one a line, to stderr
+    vip-mover check /etc/cosyvoice-lvs/vip-mover.json   what AWS says, as JSON; findings to stderr
 
 The configuration: {"region", "stack", "exposure": "vpc" | "internet", "vip", "interface", "label", "address",
                     "peer"} and, where the API is not at its usual place, "endpoint".
 
-vpc       The VIP lies outside the VPC. Every route table of the VPC that has a route to it (the deployment made
-          those) is to lead it to this director's interface: ec2:ReplaceRoute.
+vpc       The VIP lies outside the VPC. Every route table of the VPC that has a route to it (the deployment
+          made those) is to lead it to this director's interface: ec2:ReplaceRoute.
 internet  The VIP is a secondary address in the directors' subnet, with an Elastic IP. It is to be on this
           director's interface: ec2:AssignPrivateIpAddresses; the Elastic IP comes along, or is sent after it.
 
-Who holds the VIP is asked of the kernel twice a second and at every poke: it holds it when keepalived has put it
-on the interface. Only the holder moves anything, and asks the kernel again before every call. What failed is
-tried again, after 0.2 s at first and at most 5 s later, for as long as it holds the VIP. What was moved is looked
-at every 2 s for half a minute and every 10 s after that, and moved again when it is not where it should be: of
-two directors that became master shortly after each other, the first one's call may have reached AWS last.
+Who holds the VIP is asked of the kernel twice a second and at every poke: this director does when
+keepalived has put it on the interface. Only the holder moves anything, and asks the kernel again before
+every call. What failed is tried again, after 0.2 s at first and at most 5 s later, for as long as it holds
+the VIP. What was moved is looked at every 2 s for half a minute and every 10 s after that, and moved again
+when it is not where it should be: of two directors that became master shortly after each other, the first
+one's call may come last.
 
 check also reads the addresses of the machines that forward packets or answer for foreign addresses, JSON on
 standard input: {"unchecked": ["10.20.0.10", ...]}. AWS must not check the source and destination of their
@@ -311,7 +312,7 @@ def advice(text):
     return ""
 
 
-# ------------------------------------------------------------------------------------------------------ the unit
+# ------------------------------------------------------------------------------------------ the unit
 
 
 def tell_systemd(text):
@@ -366,7 +367,7 @@ def poke(path):
     return 0
 
 
-# ----------------------------------------------------------------------------------------------------- the check
+# ------------------------------------------------------------------------------------------ the check
 
 
 def check(config, expected):
@@ -383,8 +384,9 @@ def check(config, expected):
             findings.append(f"no interface of {cloud.vpc} has the address {machine}: run pulumi up --refresh")
         elif interfaces[machine]["SourceDestCheck"]:
             findings.append(
-                f"AWS checks source and destination of {machine} ({interfaces[machine]['NetworkInterfaceId']}),"
-                " which drops what it forwards or answers for the VIP: run pulumi up --refresh"
+                f"AWS checks source and destination of {machine}"
+                f" ({interfaces[machine]['NetworkInterfaceId']}), which drops what it forwards or answers for"
+                " the VIP: run pulumi up --refresh"
             )
     if config["exposure"] == "vpc":
         targets = {f"the route in {table}": target for table, target in cloud.route_tables().items()}
