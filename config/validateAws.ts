@@ -158,7 +158,7 @@ function checkExposure({ loadBalancer, service }: Draft, aws: RawAws, report: Re
     );
   }
   const type = aws.realServers?.instanceType;
-  if (service?.engine === "cosyvoice" && type !== undefined && !/^(g\d|p\d)/.test(type)) {
+  if (service?.engine === "cosyvoice" && type !== undefined && !/^(gr?\d|p\d)/.test(type)) {
     report(
       ["aws", "realServers", "instanceType"],
       "has no NVIDIA GPU, which the engine cosyvoice needs",

@@ -28,7 +28,7 @@ const quotaCodes = {
 /** The code of the quota that an instance type counts against. */
 export function quotaOf(instanceType: string, spot: boolean): string {
   const codes = spot ? quotaCodes.spot : quotaCodes.onDemand;
-  if (/^(g\d|vt\d)/.test(instanceType)) return codes.g;
+  if (/^(gr?\d|vt\d)/.test(instanceType)) return codes.g;
   return /^p\d/.test(instanceType) ? codes.p : codes.standard;
 }
 
