@@ -53,6 +53,7 @@ export const url = cluster.url;
  * preview on a pull request, and because it would bury the URL below pages of addresses.
  */
 export const inventory = pulumi.secret({
+  platform: config.platform,
   vip: config.vip,
   port: config.port,
   ssh: {

@@ -10,6 +10,8 @@ const endpoint = z.object({
 });
 
 const inventorySchema = z.object({
+  /** Not in the state of stacks that were deployed before there were two. */
+  platform: z.enum(["hosts", "aws"]).default("hosts"),
   vip: z.string(),
   port: z.number(),
   ssh: z.object({
