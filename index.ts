@@ -16,20 +16,23 @@ endWithEngine();
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));
 const { config } = parsed;
-if (config.platform === "aws") {
-  throw new pulumi.RunError(
-    "platform: aws is not there yet. The configuration is valid, and nothing was touched. Use platform: hosts with machines that you have.",
-  );
-}
 
 const secrets = new pulumi.Config();
-const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
-if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));
-const { machines } = found;
+// Its SDK takes seconds to load.
+const cloud =
+  config.aws && (await (await import("./components/platform/aws")).awsPlatform(config, config.aws));
+const machines = cloud?.machines ?? (await hosts());
+
 // A branch is looked up in a preview, too: it shows the commit that would run.
 const engine = config.service.engine === "cosyvoice" ? await findEngine(config) : undefined;
 if (engine && "problems" in engine) throw new pulumi.RunError(formatProblems(engine.problems));
-if (!pulumi.runtime.isDryRun()) await preflight(machines);
+
+async function hosts() {
+  const found = hostMachines({ config, privateKey: secrets.getSecret("sshPrivateKey") });
+  if ("problems" in found) throw new pulumi.RunError(formatProblems(found.problems));
+  if (!pulumi.runtime.isDryRun()) await preflight(found.machines);
+  return found.machines;
+}
 
 // Tests deploy other versions of the app.
 const app = process.env.COSYVOICE_LVS_APP ?? fileURLToPath(new URL("app", import.meta.url));
@@ -37,6 +40,7 @@ const app = process.env.COSYVOICE_LVS_APP ?? fileURLToPath(new URL("app", import
 const cluster = new Cluster("cosyvoice", {
   config,
   machines,
+  cloud,
   release: packRelease(app, join(cacheDir(), "releases")),
   engine,
   vrrpPassword: secrets.getSecret("vrrpPassword"),
@@ -56,11 +60,14 @@ export const url = cluster.url;
  * preview on a pull request, and because it would bury the URL below pages of addresses.
  */
 export const inventory = pulumi.secret({
+  platform: config.platform,
   vip: config.vip,
   port: config.port,
   servicePort: servicePorts(config)[0],
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
+    // That of a file or of the stack's secrets is not written down a second time.
+    privateKey: cloud && machines[0]?.access.privateKey,
     connectTimeout: config.ssh.connectTimeout,
     jumpHost: machines[0]?.access.jumpHost,
   },

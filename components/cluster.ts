@@ -4,7 +4,7 @@ import { hasFirewall } from "../render/firewall";
 import { Director } from "./director";
 import { Firewall } from "./firewall";
 import { FrontDoor, type FrontDoorSecrets } from "./frontDoor";
-import { OutputsShare } from "./outputsShare";
+import { OutputsShare, type OutputsShareArgs } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
 import type { Release } from "./release";
@@ -16,6 +16,10 @@ export interface ClusterArgs {
   readonly config: ClusterConfig;
   /** Every machine of the cluster, from either platform, in the order of the config. */
   readonly machines: readonly Machine[];
+  /** What the platform aws made besides: the share's names, and where clients go. */
+  readonly cloud?:
+    | { readonly share: OutputsShareArgs["efs"]; readonly address: pulumi.Input<string> }
+    | undefined;
   /** The version of the speech app to run. */
   readonly release: Release;
   /** What speaks, with `service.engine: cosyvoice`. */
@@ -31,7 +35,7 @@ export interface ClusterArgs {
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
 export class Cluster extends pulumi.ComponentResource {
   /** Where clients find the service. */
-  readonly url: string;
+  readonly url: pulumi.Output<string>;
 
   constructor(name: string, args: ClusterArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Cluster", name, {}, opts);
@@ -52,6 +56,7 @@ export class Cluster extends pulumi.ComponentResource {
       {
         config,
         storage: withRole("storage")[0],
+        efs: args.cloud?.share,
         realServers,
         directors: directors.map(({ configured }) => configured),
       },
@@ -89,6 +94,7 @@ export class Cluster extends pulumi.ComponentResource {
       {
         config,
         client: withRole("client")[0],
+        directors: withRole("director"),
         fingerprint: frontDoor?.fingerprint,
         apiKeys: args.frontDoor?.apiKeys,
         content: [...directors, ...realServers, share, service, firewall, frontDoor]
@@ -104,12 +110,12 @@ export class Cluster extends pulumi.ComponentResource {
       parent,
     );
 
-    this.url = urlOf(config);
+    this.url = urlOf(config, args.cloud?.address ?? config.vip);
     this.registerOutputs({ url: this.url });
   }
 }
 
-function urlOf({ vip, port, https }: ClusterConfig): string {
-  if (https === undefined) return `http://${vip}:${port}`;
-  return `https://${https.serverName}${https.port === 443 ? "" : `:${https.port}`}`;
+function urlOf({ port, https }: ClusterConfig, address: pulumi.Input<string>): pulumi.Output<string> {
+  if (https === undefined) return pulumi.interpolate`http://${address}:${port}`;
+  return pulumi.output(`https://${https.serverName}${https.port === 443 ? "" : `:${https.port}`}`);
 }

@@ -8,6 +8,7 @@ import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules"
 import { paths } from "../render/paths";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
+import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
 import { servicePorts } from "../render/virtualServices";
 import type { Machine } from "./platform/machine";
 import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
@@ -41,7 +42,12 @@ export class Director extends pulumi.ComponentResource {
     this.machine = machine;
     const parent = { parent: this };
 
-    const programs = applier(`${name}-applier`, machine, ["health-poller", "vrrp-guard", "turns"], parent);
+    const programs = applier(
+      `${name}-applier`,
+      machine,
+      ["health-poller", "vrrp-guard", "turns", ...(config.aws ? (["vip-mover"] as const) : [])],
+      parent,
+    );
     const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
       if (args.vrrpPassword === undefined) {
@@ -132,11 +138,17 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     [paths.vrrpGuardUnit, renderGuardUnit()],
     { restart: [paths.vrrpGuardConfig, renderGuardConfig(config, machineName)] },
   );
+  // keepalived's notify asks for it, so it is there before keepalived is.
+  const mover = config.aws
+    ? daemon("vip-mover", "cosyvoice-vip-mover.service", [paths.vipMoverUnit, renderVipMoverUnit()], {
+        restart: [paths.vipMoverConfig, renderVipMoverConfig(config, machineName, pulumi.getStack())],
+      })
+    : undefined;
   const turns = daemon("turns", "cosyvoice-turns.service", [paths.turnsUnit, renderTurnsUnit(config)], {
     reload: [paths.turnsConfig, renderTurnsConfig(config, machineName)],
   });
   return {
-    packages: ["keepalived", "ipvsadm", "nftables"],
+    packages: ["keepalived", "ipvsadm", "nftables", ...(mover ? ["python3-boto3"] : [])],
     modules: kernelModules(config, "director"),
     sysctls: directorSysctls(config),
     files: {
@@ -147,6 +159,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
       }),
       [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
       ...guard.files,
+      ...mover?.files,
       ...turns.files,
       [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
         notify: ["restart:keepalived.service"],
@@ -171,6 +184,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     units: {
       ...health?.units,
       "cosyvoice-rules.service": { enabled: true, started: true },
+      ...mover?.units,
       "keepalived.service": { enabled: true, started: true },
       ...guard.units,
       ...turns.units,

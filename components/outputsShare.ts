@@ -2,6 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
 import {
+  type EfsShare,
   renderExports,
   renderNfsServerConfig,
   renderOutputsKeeper,
@@ -17,6 +18,8 @@ export interface OutputsShareArgs {
   readonly config: ClusterConfig;
   /** The machine that serves the share; undefined when the config names an export that exists already. */
   readonly storage?: Machine | undefined;
+  /** The share of AWS, when that is what it is. */
+  readonly efs?: { readonly [K in keyof EfsShare]: pulumi.Input<string> } | undefined;
   readonly realServers: readonly RealServer[];
   /** After these the directors send nothing more to a real server that is no longer in the configuration. */
   readonly directors: readonly pulumi.Resource[];
@@ -57,8 +60,16 @@ export class OutputsShare extends pulumi.ComponentResource {
         layer(`${name}-export`, storage, "outputs-export", content, { ...parent, dependsOn: [installed] }),
       );
     }
+    const efs =
+      args.efs &&
+      pulumi
+        .all([args.efs.fileSystemId, args.efs.accessPointId])
+        .apply(([fileSystemId, accessPointId]) => ({ fileSystemId, accessPointId }));
     const mounts = args.realServers.map(({ machine, configured }) => {
-      const mount = layer(`${name}-${machine.name}`, machine, "outputs", mountContent(config, machine.name), {
+      const content = efs
+        ? efs.apply((known) => mountContent(config, machine.name, known))
+        : mountContent(config, machine.name);
+      const mount = layer(`${name}-${machine.name}`, machine, "outputs", content, {
         ...parent,
         dependsOn: [configured, ...server],
       });
@@ -93,11 +104,25 @@ function exportContent(config: ClusterConfig): LayerContent {
   };
 }
 
-function mountContent(config: ClusterConfig, machineName: string): LayerContent {
+/** Version 1.36.0 of amazon-efs-utils. */
+const EFS_UTILS = "c87d19f3e1db26532f09a7fed338347aacb90e10";
+
+function mountContent(config: ClusterConfig, machineName: string, efs?: EfsShare): LayerContent {
   return {
+    ...(efs === undefined
+      ? {}
+      : {
+          steps: [
+            {
+              name: "install mount.efs",
+              unless: "test -x /sbin/mount.efs",
+              run: `${paths.installEfsUtils} ${EFS_UTILS}`,
+            },
+          ],
+        }),
     directories: { [paths.service]: { mode: "0755", owner: "root:root" } },
     files: {
-      [paths.outputsMount]: rootFile(renderOutputsMount(config), {
+      [paths.outputsMount]: rootFile(renderOutputsMount(config, efs), {
         notify: ["restart:root-CosyVoice-outputs.mount"],
       }),
       ...stamp("keep-mounted", "cosyvoice-outputs.service"),

@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { kernelModules } from "../render/modules";
+import { renderMetadataRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
 import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
@@ -32,6 +33,7 @@ export class RealServer extends pulumi.ComponentResource {
     this.machine = args.machine;
     const needed: Program[] = ["vip-on-lo", "keep-mounted", "build-env", "release"];
     if (args.engine) needed.push("engine", "weights");
+    if (args.config.aws) needed.push("install-efs-utils");
     const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });
     const realServer = layer(`${name}-real-server`, args.machine, "real-server", realServerContent(args), {
       parent: this,
@@ -49,6 +51,8 @@ function realServerContent({ config, engine, machine }: RealServerArgs): LayerCo
     "nfs-common",
     "python3-venv",
     ...(engine ? enginePackages(config) : ["espeak-ng"]),
+    // The share's mount.efs is built of git's, binutils packs it, stunnel is its TLS.
+    ...(config.aws ? ["nftables", "binutils", "git", "stunnel4"] : []),
   ];
   const common: LayerContent = {
     preflight: [
@@ -62,18 +66,32 @@ function realServerContent({ config, engine, machine }: RealServerArgs): LayerCo
     packages,
     modules: kernelModules(config, "realServer"),
     sysctls: realServerSysctls(config),
+    ...(config.aws ? metadataRules : {}),
   };
   // With NAT the real server never sees the VIP.
   if (config.loadBalancer.forwarding === "NAT") return common;
   return {
     ...common,
     files: {
+      ...common.files,
       ...stamp("vip-on-lo", "cosyvoice-vip.service"),
       [paths.vipUnit]: rootFile(renderVipUnit(config), {
         notify: ["restart:cosyvoice-vip.service"],
       }),
     },
     around: { name: "take a turn", run: renderRealServerTurn(config, machine.name, "the VIP's settings") },
-    units: { "cosyvoice-vip.service": { enabled: true, started: true } },
+    units: { ...common.units, "cosyvoice-vip.service": { enabled: true, started: true } },
   };
 }
+
+/** The speech service has no business with the machine's credentials. */
+const metadataRules: LayerContent = {
+  files: {
+    [paths.packetRules]: rootFile(renderMetadataRules(), {
+      check: "nft -c -f {}",
+      notify: ["reload:cosyvoice-rules.service"],
+    }),
+    [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
+  },
+  units: { "cosyvoice-rules.service": { enabled: true, started: true } },
+};

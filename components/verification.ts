@@ -1,6 +1,7 @@
 import { local, remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
+import { paths } from "../render/paths";
 import { digest } from "./digest";
 import type { Machine } from "./platform/machine";
 import { connectionTo } from "./remote/connection";
@@ -15,6 +16,7 @@ export interface VerificationArgs {
   readonly fingerprint?: pulumi.Input<string> | undefined;
   /** The keys that HTTPS asks for, where it does. */
   readonly apiKeys?: pulumi.Input<string> | undefined;
+  readonly directors: readonly Machine[];
   /** The text of everything that was configured: the check is made again when any of it changes. */
   readonly content: readonly pulumi.Input<string>[];
   readonly dependsOn: readonly pulumi.Resource[];
@@ -27,7 +29,7 @@ export interface VerificationArgs {
 export class Verification extends pulumi.ComponentResource {
   constructor(name: string, args: VerificationArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Verification", name, {}, opts);
-    const { client } = args;
+    const { client, config } = args;
     const apiKeys = args.apiKeys === undefined ? undefined : pulumi.secret(args.apiKeys);
     const stdin = pulumi
       .all([pulumi.all([...args.content]), args.fingerprint, apiKeys])
@@ -36,13 +38,19 @@ export class Verification extends pulumi.ComponentResource {
         return `${JSON.stringify(expected, undefined, 1)}\n`;
       });
     const common = { stdin, addPreviousOutputInEnv: false };
+    const view = config.aws ? this.viewOfAws(name, args) : [];
 
     if (client) {
       const programs = applier(`${name}-applier`, client, ["verify"], { parent: this });
       new remote.Command(
         `${name}-${client.name}`,
         { ...common, connection: connectionTo(client), create: asRoot(client.endpoint, VERIFY) },
-        { parent: this, dependsOn: [programs, ...args.dependsOn] },
+        { parent: this, dependsOn: [programs, ...view, ...args.dependsOn] },
+      );
+    } else if (config.aws) {
+      pulumi.log.warn(
+        "aws.verifier is not set: what AWS says is looked at, and no sentence is asked for. scripts/cluster prove asks for one.",
+        this,
       );
     } else {
       pulumi.log.warn(
@@ -57,6 +65,33 @@ export class Verification extends pulumi.ComponentResource {
     }
     this.registerOutputs({});
   }
+
+  /** On aws: whether the routes lead where the VIP is, and nobody's packets are dropped as somebody else's. Both directors ask. */
+  private viewOfAws(name: string, { config, content, directors, dependsOn }: VerificationArgs) {
+    const stdin = pulumi.all([...content]).apply((texts) => {
+      const deployment = digest(texts.join("\n"));
+      return `${JSON.stringify({ deployment, unchecked: foreignAddresses(config) }, undefined, 1)}\n`;
+    });
+    return directors.map(
+      (director) =>
+        new remote.Command(
+          `${name}-aws-${director.name}`,
+          {
+            stdin,
+            addPreviousOutputInEnv: false,
+            connection: connectionTo(director),
+            create: asRoot(director.endpoint, `${paths.vipMover} check ${paths.vipMoverConfig}`),
+          },
+          { parent: this, dependsOn: [...dependsOn] },
+        ),
+    );
+  }
+}
+
+/** The machines that forward packets, or answer for the VIP. */
+function foreignAddresses({ directors, realServers, loadBalancer }: ClusterConfig): string[] {
+  const machines = loadBalancer.forwarding === "NAT" ? directors : [...directors, ...realServers];
+  return machines.map(({ address }) => address);
 }
 
 const VERIFY = `${PROGRAMS}/verify`;

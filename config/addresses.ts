@@ -77,3 +77,42 @@ export function expandAddresses(entries: string | readonly string[]): string[] {
   }
   return addresses;
 }
+
+/** A range of addresses: `10.20.0.0/16`. */
+export interface Cidr {
+  readonly first: number;
+  readonly last: number;
+  /** Bits that all its addresses share. */
+  readonly prefix: number;
+}
+
+/** Reads `10.20.0.0/16`, or gives `undefined` for anything that is not the beginning of a range and its length. */
+export function parseCidr(text: string): Cidr | undefined {
+  const [start, length, ...more] = text.split("/");
+  const first = parseIPv4(start ?? "");
+  if (first === undefined || more.length > 0 || !/^(0|[1-9]\d?)$/.test(length ?? "")) return undefined;
+  const prefix = Number(length);
+  const size = 2 ** (32 - prefix);
+  // 10.20.0.1/16 is somebody's slip: which of the two was meant, the address or the range?
+  if (prefix > 32 || first % size !== 0) return undefined;
+  return { first, last: first + size - 1, prefix };
+}
+
+/** Whether a range has an address, or the whole of another range. */
+export function contains(range: Cidr, part: number | Cidr): boolean {
+  const { first, last } = typeof part === "number" ? { first: part, last: part } : part;
+  return range.first <= first && last <= range.last;
+}
+
+/** Whether two ranges have an address in common. */
+export function overlap(one: Cidr, other: Cidr): boolean {
+  return one.first <= other.last && other.first <= one.last;
+}
+
+/** What RFC 1918 and RFC 6598 keep for private networks. */
+const privateRanges = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+
+/** Whether all addresses of a range are private ones. */
+export function isPrivate(range: Cidr): boolean {
+  return privateRanges.some((text) => contains(parseCidr(text) as Cidr, range));
+}

@@ -2,9 +2,10 @@
 
 import type * as z from "zod";
 import { describeUnknownKey, isSection, type Path, pathText, schemaAt, sectionKeys, unwrap } from "./keys";
+import { about } from "./leaves";
 import type { Problem } from "./problems";
 import { resolveConfig } from "./resolve";
-import { type AwsConfig, about, type ClusterConfig, configKeys, configSchema, secretKeys } from "./schema";
+import { type ClusterConfig, configKeys, configSchema, secretKeys } from "./schema";
 import { type Draft, findConflicts } from "./validate";
 
 export { formatProblems, type Problem } from "./problems";
@@ -13,9 +14,9 @@ export { configKeys, secretKeys } from "./schema";
 /** What stands in front of every key in a stack file. */
 export const configNamespace = "cosyvoice-lvs";
 
-/** What came of a configuration. The `platform` of the config tells its two kinds apart. */
+/** What came of a configuration. */
 export type LoadResult =
-  | { readonly ok: true; readonly config: ClusterConfig | AwsConfig }
+  | { readonly ok: true; readonly config: ClusterConfig }
   | { readonly ok: false; readonly problems: readonly Problem[] };
 
 /**

@@ -1,7 +1,8 @@
 /** The reference of the configuration, made of the schema: a table for every section. */
 import type * as z from "zod";
 import { unionOptions } from "./keys";
-import { type About, about, configSchema, secrets } from "./schema";
+import { type About, about } from "./leaves";
+import { configSchema, secrets } from "./schema";
 
 /** A section to be described, found while describing another. */
 interface Section {

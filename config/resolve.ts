@@ -1,8 +1,10 @@
 /** Fills in what follows from other values, so that nobody further down has to know a default. */
-import { expandAddresses } from "./addresses";
+import { expandAddresses, formatIPv4, isPrivate, parseCidr } from "./addresses";
+import { type AwsConfig, awsUser } from "./aws";
+import { defaultPublicCidr, placedMachines } from "./awsLayout";
 import {
   type AppConfig,
-  type AwsConfig,
+  type ClientConfig,
   type ClusterConfig,
   type DirectorConfig,
   defaultHsts,
@@ -11,6 +13,7 @@ import {
   type MachineConfig,
   type MachineRole,
   type ParsedConfig,
+  type RealServerConfig,
   type SecretKey,
   type StorageExportConfig,
   type StorageMachineConfig,
@@ -32,33 +35,11 @@ type RawMachine = NonNullable<ParsedConfig["directors"]>[number];
 export function resolveConfig(
   parsed: ParsedConfig,
   secrets: Readonly<Record<SecretKey, boolean>>,
-): ClusterConfig | AwsConfig {
-  const { vip, port } = parsed;
-  if (parsed.platform === "aws") {
-    return { platform: "aws", vip, port, aws: expectPresent(parsed.aws, "aws") };
-  }
-
-  const machine = <R extends MachineRole>(
-    role: R,
-    raw: Pick<RawMachine, "name" | "address" | "hostKey" | "ssh">,
-  ): MachineConfig & { readonly role: R } => ({
-    name: raw.name,
-    role,
-    address: raw.address,
-    hostKey: withoutComment(raw.hostKey),
-    ssh: { user: raw.ssh?.user ?? parsed.ssh.user, port: raw.ssh?.port ?? parsed.ssh.port },
-  });
-
-  const directors = expectPresent(parsed.directors, "directors").map(
-    (raw, index): DirectorConfig => ({
-      ...machine("director", raw),
-      interface: raw.interface ?? parsed.interface,
-      priority: raw.priority ?? expectPresent(defaultPriorities[index], "a third director"),
-    }),
-  );
-  const { ssh, loadBalancer, verification } = parsed;
+): ClusterConfig {
+  const { vip, port, platform, ssh, loadBalancer, verification } = parsed;
+  const made = platform === "aws" ? resolveAws(parsed) : resolveHosts(parsed);
   return {
-    platform: "hosts",
+    platform,
     vip,
     port,
     ssh: {
@@ -74,15 +55,16 @@ export function resolveConfig(
         hostKey: withoutComment(ssh.jumpHost.hostKey),
       },
     },
-    directors: [expectPresent(directors[0], "directors[0]"), expectPresent(directors[1], "directors[1]")],
-    realServers: expectPresent(parsed.realServers, "realServers").map((raw) => ({
-      ...machine("realServer", raw),
-      weight: raw.weight,
-    })),
-    storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),
+    directors: [
+      expectPresent(made.directors[0], "directors[0]"),
+      expectPresent(made.directors[1], "directors[1]"),
+    ],
+    realServers: made.realServers,
+    storage: made.storage,
     loadBalancer: {
       ...loadBalancer,
-      connectionSync: loadBalancer.connectionSync ?? !hashing.has(loadBalancer.scheduler),
+      connectionSync:
+        loadBalancer.connectionSync ?? (platform === "hosts" && !hashing.has(loadBalancer.scheduler)),
       sorryServer: loadBalancer.sorryServer && {
         address: loadBalancer.sorryServer.address,
         port: loadBalancer.sorryServer.port ?? port,
@@ -95,10 +77,11 @@ export function resolveConfig(
     app: { ...parsed.app, model: resolveModel(parsed.app.model) },
     verification: {
       sentence: verification.sentence,
-      client: verification.client && machine("client", verification.client),
-      sourceAddresses: expandAddresses(verification.sourceAddresses),
+      client: made.client,
+      sourceAddresses: made.sourceAddresses,
       timeout: verification.timeout,
     },
+    aws: made.aws,
     secretsSet: {
       vrrpPassword: secrets.vrrpPassword,
       peerKey: secrets.peerKey,
@@ -122,6 +105,99 @@ function resolveHttps({ https, loadBalancer }: ParsedConfig): HttpsConfig {
     connections: said.connections ?? limits.connections,
     hsts: said.hsts ?? (said.plainPort === "closed" && said.certificate === "config" ? defaultHsts : 0),
   };
+}
+
+/** What the two platforms come to in different ways. */
+interface Made {
+  readonly directors: readonly DirectorConfig[];
+  readonly realServers: readonly RealServerConfig[];
+  readonly storage: ClusterConfig["storage"];
+  readonly client: ClientConfig | undefined;
+  readonly sourceAddresses: readonly string[];
+  readonly aws: AwsConfig | undefined;
+}
+
+function resolveHosts(parsed: ParsedConfig): Made {
+  const machine = <R extends MachineRole>(
+    role: R,
+    raw: Pick<RawMachine, "name" | "address" | "hostKey" | "ssh">,
+  ): MachineConfig & { readonly role: R } => ({
+    name: raw.name,
+    role,
+    address: raw.address,
+    hostKey: withoutComment(raw.hostKey),
+    ssh: { user: raw.ssh?.user ?? parsed.ssh.user, port: raw.ssh?.port ?? parsed.ssh.port },
+  });
+
+  const directors = expectPresent(parsed.directors, "directors").map(
+    (raw, index): DirectorConfig => ({
+      ...machine("director", raw),
+      interface: raw.interface ?? parsed.interface ?? "eth0",
+      priority: raw.priority ?? expectPresent(defaultPriorities[index], "a third director"),
+    }),
+  );
+  const { verification } = parsed;
+  return {
+    directors,
+    realServers: expectPresent(parsed.realServers, "realServers").map((raw) => ({
+      ...machine("realServer", raw),
+      weight: raw.weight,
+    })),
+    storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),
+    client: verification.client && machine("client", verification.client),
+    sourceAddresses: expandAddresses(verification.sourceAddresses),
+    aws: undefined,
+  };
+}
+
+function resolveAws(parsed: ParsedConfig): Made {
+  const section = expectPresent(parsed.aws, "aws");
+  const { network, admins, verifier } = section;
+  const range = (text: string) => expectPresent(parseCidr(text), text);
+  const publicCidr =
+    network.vpcId === undefined ? (network.publicCidr ?? defaultPublicCidr(range(network.cidr))) : undefined;
+  const aws: AwsConfig = {
+    ...section,
+    network: {
+      cidr: network.cidr,
+      vpcId: network.vpcId,
+      publicCidr,
+      zones: network.zones.map(({ name, cidr, subnetId }) => ({ name, cidr, subnetId })),
+      clientRouteTables: network.clientRouteTables,
+      flowLogs: network.vpcId === undefined && network.flowLogs,
+    },
+    access: admins.every((admin) => isPrivate(range(admin))) ? "private" : "internet",
+    verifier,
+  };
+  const machines = placedMachines(aws).map(({ name, role, address }) => ({
+    name,
+    role,
+    address,
+    // Made with the machine: nobody can know it now.
+    hostKey: undefined,
+    ssh: { user: awsUser, port: 22 },
+  }));
+  const withRole = <R extends MachineRole>(role: R) =>
+    machines.filter((machine) => machine.role === role).map((machine) => ({ ...machine, role }));
+  return {
+    directors: withRole("director").map((machine, index) => ({
+      ...machine,
+      interface: parsed.interface ?? "ens5",
+      priority: expectPresent(defaultPriorities[index], "a third director"),
+    })),
+    realServers: withRole("realServer").map((machine) => ({ ...machine, weight: 1 })),
+    storage: { kind: "efs" },
+    client: withRole("client")[0],
+    sourceAddresses: verifier === undefined ? [] : hostsOf(verifier.sources),
+    aws,
+  };
+}
+
+/** The addresses of a range, but for its first and its last one where there are more. */
+function hostsOf(cidr: string): string[] {
+  const { first, last } = expectPresent(parseCidr(cidr), cidr);
+  if (last - first < 3) return expandAddresses(`${formatIPv4(first)}-${formatIPv4(last)}`);
+  return expandAddresses(`${formatIPv4(first + 1)}-${formatIPv4(last - 1)}`);
 }
 
 /** The schedulers with which both directors come to the same answer without telling each other anything. */

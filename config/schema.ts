@@ -5,178 +5,32 @@
  * What concerns more than one key lives in validate.ts.
  */
 import * as z from "zod";
-import { isUsableHostAddress, parseIPv4 } from "./addresses";
-
-/** What the reference and the error messages say about a key. */
-export interface About {
-  /** What the key does. */
-  readonly text: string;
-  /** Why one would change it, or why the default is what it is. */
-  readonly why?: string;
-  /** Unit of the value, where it has one. */
-  readonly unit?: string;
-  /** What the value must look like, completing "write ...". */
-  readonly form?: string;
-  /** How the default comes about, where it depends on something else. */
-  readonly derived?: string;
-  /** When the key must be given although the schema alone does not demand it. */
-  readonly required?: string;
-}
-
-/** Where {@link About} is kept, by schema. */
-export const about = z.registry<About>();
-
-// The error text of a leaf is the form it must have; load.ts makes "is not FORM" and "write FORM" of it.
-
-function whole(min: number, max: number, words: About) {
-  const form = `a whole number from ${min} to ${max}`;
-  return z
-    .number(form)
-    .int(form)
-    .min(min, form)
-    .max(max, form)
-    .register(about, { form, ...words });
-}
-
-function seconds(min: number, max: number, words: About) {
-  const form = `a number of seconds from ${min} to ${max}`;
-  return z
-    .number(form)
-    .min(min, form)
-    .max(max, form)
-    .register(about, { form, unit: "s", ...words });
-}
-
-/** Seconds that are counted in hundredths on the wire. */
-function hundredths(min: number, max: number, words: About) {
-  const form = `a number of seconds from ${min} to ${max}, in hundredths`;
-  return (
-    z
-      .number(form)
-      .min(min, form)
-      .max(max, form)
-      // Not multipleOf: 0.07 is no multiple of 0.01 in binary.
-      .refine((value) => Math.abs(value * 100 - Math.round(value * 100)) < 1e-6, form)
-      .register(about, { form, unit: "s", ...words })
-  );
-}
-
-function text(accepts: (value: string) => boolean, form: string, words: About) {
-  return z
-    .string(form)
-    .refine(accepts, form)
-    .register(about, { form, ...words });
-}
-
-function flag(words: About) {
-  const form = "true or false (without quotes)";
-  return z.boolean(form).register(about, { form, ...words });
-}
-
-function choice<const T extends readonly [string, ...string[]]>(values: T, words: About) {
-  const form = `one of ${values.join(", ")}`;
-  return z.enum(values, form).register(about, { form, ...words });
-}
-
-const addressForm = "an IPv4 address such as 192.168.1.101";
-
-function address(words: About) {
-  return text(isHostAddress, addressForm, words);
-}
-
-function machineName(words: About) {
-  return text(
-    (value) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value),
-    "a DNS label: lower-case letters, digits and '-', at most 63, neither starting nor ending with '-'",
-    words,
-  );
-}
-
-function port(words: About) {
-  return whole(1, 65535, words);
-}
-
-function networkInterface(words: About) {
-  return text(
-    (value) => /^[A-Za-z0-9_.-]{1,15}$/.test(value) && value !== "." && value !== "..",
-    "the name of a network interface such as eth0, at most 15 characters",
-    words,
-  );
-}
-
-/** A path that needs no quoting in any of the texts it is written into, and that means one place only. */
-export function isPlainPath(value: string): boolean {
-  return (
-    /^(\/[A-Za-z0-9_@+=,.-]+)+$/.test(value) &&
-    !value.split("/").some((part) => part === "." || part === "..")
-  );
-}
-
-// Not ssh-rsa: the command plugin offers a pinned RSA key with SHA-1 signatures only, which OpenSSH refuses since 8.8.
-const hostKeyPattern =
-  /^(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]{40,}={0,2}( [\x20-\x7e]*)?$/;
-
-function isDnsName(value: string): boolean {
-  return /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/.test(
-    value,
-  );
-}
-
-function isNetwork(value: string): boolean {
-  const [address = "", length = "32", ...more] = value.split("/");
-  return more.length === 0 && parseIPv4(address) !== undefined && /^(3[0-2]|[12]?\d)$/.test(length);
-}
-
-function isHostAddress(value: string): boolean {
-  const parsed = parseIPv4(value);
-  return parsed !== undefined && isUsableHostAddress(parsed);
-}
-
-function hostKey(whose: string) {
-  return text(
-    (value) => hostKeyPattern.test(value),
-    'a public key as in /etc/ssh/ssh_host_ed25519_key.pub, such as "ssh-ed25519 AAAAC3Nza..."',
-    {
-      text: `Public SSH host key of ${whose}. A connection to a machine that shows another key is refused.`,
-      why: "Without it anybody on the path could pose as the machine and be handed root's commands.",
-      derived: "looked up in `ssh.knownHostsFile`",
-      required: "unless `ssh.knownHostsFile` is set",
-    },
-  );
-}
-
-function userName(words: About) {
-  return text(
-    (value) => /^[a-z_][a-z0-9_-]{0,30}$/.test(value),
-    "the name of a Linux user: lower-case letters, digits, '_' and '-', at most 31",
-    words,
-  );
-}
-
-function localFile(words: About) {
-  // The text ends up in an OpenSSH config, inside double quotes.
-  return text(
-    (value) => /^[^\0\r\n"\\]+$/.test(value),
-    "the path of a file on this computer (~ is your home; no quotes or backslashes)",
-    words,
-  );
-}
-
-function printable(maxLength: number, words: About) {
-  return text(
-    (value) => value.trim() !== "" && value.length <= maxLength && !/\p{Cc}/u.test(value),
-    `a text of 1 to ${maxLength} characters on one line`,
-    words,
-  );
-}
-
-function section<T extends z.core.$ZodLooseShape>(shape: T, words: About) {
-  return z.strictObject(shape).register(about, words);
-}
-
-function list<T extends z.core.SomeType>(element: T, words: About) {
-  return z.array(element).register(about, { form: "a list", ...words });
-}
+import { parseIPv4 } from "./addresses";
+import { type AwsConfig, awsSchema } from "./aws";
+import {
+  type About,
+  about,
+  address,
+  choice,
+  flag,
+  hostKey,
+  hundredths,
+  isDnsName,
+  isHostAddress,
+  isNetwork,
+  isPlainPath,
+  list,
+  localFile,
+  machineName,
+  networkInterface,
+  port,
+  printable,
+  seconds,
+  section,
+  text,
+  userName,
+  whole,
+} from "./leaves";
 
 // --- machines ------------------------------------------------------------------------------------------------------
 
@@ -856,45 +710,22 @@ export const verificationSchema = section(
   { text: "The last step of a deployment: the cluster is asked through the VIP, and must answer." },
 );
 
-// --- aws -----------------------------------------------------------------------------------------------------------
-
-export const awsSchema = section(
-  {
-    region: text(
-      (value) => /^[a-z]{2}(-[a-z]+)+-\d$/.test(value),
-      "the name of an AWS region such as eu-central-1",
-      {
-        text: "Region the machines are made in.",
-      },
-    ),
-    realServers: whole(1, 200, { text: "Number of GPU machines.", unit: "machines" }).default(3),
-    instanceType: text(
-      (value) => /^[a-z0-9-]+\.[a-z0-9-]+$/.test(value),
-      "an EC2 instance type such as g5.xlarge",
-      {
-        text: "Instance type of the real servers.",
-        why: "g4dn.xlarge (16 GB of GPU memory) is the smallest that fits the model.",
-      },
-    ).default("g5.xlarge"),
-  },
-  { text: "What the platform aws needs. The platform itself is not there yet." },
-);
-
 // --- the whole -----------------------------------------------------------------------------------------------------
 
 export const configSchema = section(
   {
     platform: choice(["hosts", "aws"], {
-      text: "Where the machines come from. hosts: the list in this file, reached over SSH. aws: EC2 (not there yet).",
+      text: "Where the machines come from. hosts: the list in this file, reached over SSH. aws: EC2, made by this program (docs/aws.md).",
     }),
     vip: address({
-      text: "The virtual address that clients use. It belongs to no machine; keepalived puts it on one director at a time.",
+      text: "The virtual address that clients use. It belongs to no machine; keepalived puts it on one director at a time. On aws it lies outside the VPC's range, since a route leads to it; with `aws.exposure: internet` it is a free address of `aws.network.publicCidr`.",
     }),
     port: port({ text: "Port of the service, on the VIP and on every real server." }).default(7860),
     interface: networkInterface({
       text: "Network interface that holds a machine's address and, on the directors, the VIP. A director may differ by an `interface` of its own.",
       why: "It is written into keepalived.conf, so it must be known before a machine is asked.",
-    }).default("eth0"),
+      derived: "eth0; on aws ens5, as the images of Debian and Ubuntu call it",
+    }).optional(),
     ssh: sshSchema.prefault({}),
     directors: list(directorSchema, {
       text: "The pair of directors.",
@@ -1094,15 +925,20 @@ export interface VerificationConfig {
   readonly timeout: number;
 }
 
-/** A cluster on the platform `hosts`: valid, complete, every default filled in, no secrets. */
+/** A share of Amazon EFS. What it is called is only known once it is there. */
+export interface StorageEfsConfig {
+  readonly kind: "efs";
+}
+
+/** A cluster on either platform: valid, complete, every default filled in, no secrets. */
 export interface ClusterConfig {
-  readonly platform: "hosts";
+  readonly platform: "hosts" | "aws";
   readonly vip: string;
   readonly port: number;
   readonly ssh: SshConfig;
   readonly directors: readonly [DirectorConfig, DirectorConfig];
   readonly realServers: readonly RealServerConfig[];
-  readonly storage: StorageMachineConfig | StorageExportConfig;
+  readonly storage: StorageMachineConfig | StorageExportConfig | StorageEfsConfig;
   readonly loadBalancer: LoadBalancerConfig;
   readonly vrrp: VrrpConfig;
   /** `undefined`: off. */
@@ -1111,16 +947,10 @@ export interface ClusterConfig {
   readonly service: ServiceConfig;
   readonly app: AppConfig;
   readonly verification: VerificationConfig;
+  /** What is to be made; only on the platform `aws`. */
+  readonly aws: AwsConfig | undefined;
   /** Which secrets are set. Their text stays with Pulumi. */
   readonly secretsSet: Readonly<Record<SecretKey, boolean>>;
-}
-
-/** A cluster on the platform `aws`. Valid, but nothing is built from it yet. */
-export interface AwsConfig {
-  readonly platform: "aws";
-  readonly vip: string;
-  readonly port: number;
-  readonly aws: z.output<typeof awsSchema>;
 }
 
 /** Whether the real servers pass sessions and jobs on to each other. */

@@ -5,8 +5,10 @@
 import { expandAddressRange, maxExpandedAddresses } from "./addresses";
 import { checkHttps } from "./https";
 import { type Path, pathText } from "./keys";
+import { isPlainPath } from "./leaves";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
-import { isCommit, isPlainPath, lockedPython, type ParsedConfig } from "./schema";
+import { isCommit, lockedPython, type ParsedConfig } from "./schema";
+import { checkAws, withAwsMachines } from "./validateAws";
 
 /** A mistake between values. */
 export interface Conflict {
@@ -54,13 +56,14 @@ export function findConflicts(draft: Draft): Conflict[] {
   const conflicts: Conflict[] = [];
   const report: Report = (path, message, fix, secret) =>
     conflicts.push({ path, message, fix, ...(secret === undefined ? {} : { secret }) });
+  const complete = withAwsMachines(draft);
   checkPlatform(draft, report);
   checkSecrets(draft, report);
-  checkVrrp(draft, report);
-  checkLoadBalancer(draft, report);
-  checkHttps(draft, report);
-  checkService(draft, report);
-  checkApp(draft, report);
+  checkVrrp(complete, report);
+  checkLoadBalancer(complete, report);
+  checkHttps(complete, report);
+  checkService(complete, report);
+  checkApp(complete, report);
   checkMachines(draft, report);
   checkStorage(draft, report);
   checkPorts(draft, report);
@@ -86,6 +89,7 @@ function checkPlatform(draft: Draft, report: Report): void {
         );
       }
     }
+    checkAws(draft, report);
     return;
   }
   if (draft.platform !== "hosts") return;
@@ -200,7 +204,8 @@ function checkMachines(draft: Draft, report: Report): void {
 }
 
 function checkHostKeys(draft: Draft, report: Report): void {
-  if (draft.ssh?.knownHostsFile !== undefined || draft.refused.has("ssh.knownHostsFile")) return;
+  if (draft.platform === "aws" || draft.ssh?.knownHostsFile !== undefined) return;
+  if (draft.refused.has("ssh.knownHostsFile")) return;
   const fix =
     "write the public key from the machine's /etc/ssh/ssh_host_ed25519_key.pub, or set ssh.knownHostsFile to a file that has it";
   for (const { path, what, hostKey, name, address, role } of machinesIn(draft)) {
@@ -492,8 +497,8 @@ function checkVrrp(draft: Draft, report: Report): void {
   }
   if (label !== undefined) {
     directors?.forEach((director, index) => {
-      const device = director?.interface ?? draft.interface;
-      if (device === undefined || `${device}:${label}`.length <= 15) return;
+      const device = director?.interface ?? draft.interface ?? "eth0";
+      if (`${device}:${label}`.length <= 15) return;
       report(
         ["vrrp", "label"],
         `gives "${device}:${label}" on ${director?.name ?? `director ${index + 1}`}, longer than the kernel's 15 characters`,

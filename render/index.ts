@@ -12,4 +12,5 @@ export * from "./ssh";
 export * from "./sysctls";
 export * from "./turns";
 export * from "./vip";
+export * from "./vipMover";
 export * from "./virtualServices";

@@ -155,7 +155,7 @@ function trackFiles({ loadBalancer, https }: ClusterConfig, server: RealServerCo
 }
 
 function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
-  const { vrrp, vip, directors } = config;
+  const { vrrp, vip, directors, aws } = config;
   const peer = directors[0] === director ? directors[1] : directors[0];
   return block(
     `vrrp_instance ${INSTANCE}`,
@@ -169,13 +169,18 @@ function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
     ...(vrrp.unicast
       ? [
           `unicast_src_ip ${director.address}`,
-          // A time to live of 255 cannot have crossed a router: only the segment can speak as the peer.
-          block("unicast_peer", `${peer.address} min_ttl 255`),
+          // A time to live of 255 cannot have crossed a router: only the segment can speak as the peer. Two zones are two segments.
+          block(
+            "unicast_peer",
+            aws?.network.zones.length === 2 ? peer.address : `${peer.address} min_ttl 255`,
+          ),
         ]
       : [`mcast_src_ip ${director.address}`]),
     vrrp.authentication === "PASS" ? `include ${posix.basename(paths.keepalivedAuth)}` : undefined,
     block("track_file", STAND_DOWN),
     block("virtual_ipaddress", `${vip}/32 dev ${director.interface} label ${vipLabel(config, director)}`),
+    // There no ARP moves an address: the mover, which finds out by itself within half a second, is told at once.
+    aws && `notify_master "${paths.vipMover} poke"`,
   );
 }
 

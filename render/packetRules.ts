@@ -31,6 +31,36 @@ export function renderPacketRules(config: ClusterConfig): string {
     `        ip daddr ${vip} tcp dport ${ports} drop`,
     "    }",
     ...(loadBalancer.forwarding === "NAT" ? masquerade : []),
+    ...(config.aws ? metadataChains() : []),
+    "}",
+    "",
+  ].join("\n");
+}
+
+/**
+ * Who may ask AWS's metadata service, which hands out the machine's credentials and its user data: root of this machine, and
+ * nobody whose packets pass through it (its interface forwards what is not its own).
+ */
+function metadataChains(): string[] {
+  return [
+    "    chain metadata {",
+    "        type filter hook output priority filter;",
+    "        ip daddr 169.254.169.254 meta skuid != 0 reject",
+    "    }",
+    "    chain metadata_forwarded {",
+    "        type filter hook forward priority filter;",
+    "        ip daddr 169.254.169.254 drop",
+    "    }",
+  ];
+}
+
+/** The packet filter of a real server on aws. */
+export function renderMetadataRules(): string {
+  return [
+    `table ip ${TABLE}`,
+    `delete table ip ${TABLE}`,
+    `table ip ${TABLE} {`,
+    ...metadataChains(),
     "}",
     "",
   ].join("\n");

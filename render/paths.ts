@@ -57,6 +57,12 @@ export const paths = {
   modelChecksums: "/etc/cosyvoice/model.sha256",
   outputsMount: "/etc/systemd/system/root-CosyVoice-outputs.mount",
   outputsKeeper: "/etc/systemd/system/cosyvoice-outputs.service",
+  vipMover: "/usr/local/lib/cosyvoice-lvs/vip-mover",
+  vipMoverConfig: "/etc/cosyvoice-lvs/vip-mover.json",
+  vipMoverUnit: "/etc/systemd/system/cosyvoice-vip-mover.service",
+  /** Where keepalived tells the mover that this director has become the master. */
+  vipMoverDirectory: "/run/cosyvoice-lvs/vip-mover",
+  installEfsUtils: "/usr/local/lib/cosyvoice-lvs/install-efs-utils",
   keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",
   exports: "/etc/exports.d/cosyvoice-lvs.exports",
   nfsServerConfig: "/etc/nfs.conf.d/cosyvoice-lvs.conf",

@@ -6,6 +6,15 @@ import { never, renderSections } from "./text";
 /** Seconds that one attempt to mount the share may take. */
 const MOUNT_LIMIT = 20;
 
+/** A file system of EFS and the way into it, as AWS has named them. */
+export interface EfsShare {
+  readonly fileSystemId: string;
+  readonly accessPointId: string;
+}
+
+/** As for NFS; `noresvport`: a connection that is made anew may come from another port, and AWS asks for it. No `nconnect`: EFS has none. */
+const EFS_OPTIONS = "noresvport,softerr,timeo=50,retrans=3,noatime,nosuid,nodev,noexec";
+
 /** Seconds between two looks whether it is mounted. */
 const MOUNT_PAUSE = 5;
 
@@ -13,10 +22,10 @@ const MOUNT_PAUSE = 5;
  * The mount unit of the share on a real server. One attempt is short, for the service waits for it when it starts: without the
  * share it starts as well, and says in its answers that the share is away. {@link renderOutputsKeeper} tries again.
  */
-export function renderOutputsMount(config: ClusterConfig): string {
-  const { storage } = config;
+export function renderOutputsMount(config: ClusterConfig, efs?: EfsShare): string {
+  const { what, type, mountOptions, limit } = shareSource(config, efs);
   const options = [
-    storage.mountOptions,
+    mountOptions,
     "_netdev",
     // Not ordered before remote-fs.target, for which logins wait.
     "nofail",
@@ -37,14 +46,14 @@ export function renderOutputsMount(config: ClusterConfig): string {
     [
       "Mount",
       [
-        `What=${shareSource(config)}`,
+        `What=${what}`,
         `Where=${paths.outputs}`,
-        "Type=nfs",
+        `Type=${type}`,
         `Options=${options.join(",")}`,
         // Nobody writes below the mount point while nothing is mounted there.
         "DirectoryMode=0555",
         // The kernel has no such hurry with a server that swallows packets.
-        `TimeoutSec=${MOUNT_LIMIT}`,
+        `TimeoutSec=${limit}`,
         // Taking the unit down must work while the storage does not answer.
         "LazyUnmount=yes",
         "ForceUnmount=yes",
@@ -79,13 +88,24 @@ export function renderOutputsKeeper(): string {
   ]);
 }
 
-function shareSource({ storage }: ClusterConfig): string {
+function shareSource({ storage }: ClusterConfig, efs: EfsShare | undefined) {
+  const nfs = { type: "nfs", limit: MOUNT_LIMIT };
   switch (storage.kind) {
     case "machine":
       // The export is the root of the server's NFSv4 tree (fsid=0), whatever its path.
-      return `${storage.address}:/`;
+      return { ...nfs, what: `${storage.address}:/`, mountOptions: storage.mountOptions };
     case "export":
-      return storage.export;
+      return { ...nfs, what: storage.export, mountOptions: storage.mountOptions };
+    case "efs": {
+      if (efs === undefined) throw new Error("a share of EFS has a file system and an access point");
+      return {
+        type: "efs",
+        what: `${efs.fileSystemId}:/`,
+        mountOptions: `tls,iam,accesspoint=${efs.accessPointId},${EFS_OPTIONS}`,
+        // Before it mounts, mount.efs asks for credentials and starts its tunnel.
+        limit: 3 * MOUNT_LIMIT,
+      };
+    }
     default:
       return never(storage);
   }

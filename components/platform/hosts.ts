@@ -40,7 +40,7 @@ export function hostMachines(args: HostsArgs): { machines: Machine[] } | { probl
 
   const endpoint = (
     path: string,
-    host: Omit<SshEndpoint, "hostKey"> & { hostKey: string | undefined },
+    host: Omit<SshEndpoint, "address" | "hostKey"> & { address: string; hostKey: string | undefined },
   ): SshEndpoint => {
     const { address, port, user } = host;
     const hostKey =

@@ -14,7 +14,7 @@ function dial(endpoint: SshEndpoint, access: SshAccess) {
     port: endpoint.port,
     user: endpoint.user,
     hostKey: endpoint.hostKey,
-    dialErrorLimit: DIAL_ERROR_LIMIT,
+    dialErrorLimit: access.dialAttempts ?? DIAL_ERROR_LIMIT,
     perDialTimeout: access.connectTimeout,
     ...(access.privateKey === undefined ? {} : { privateKey: pulumi.secret(access.privateKey) }),
   };

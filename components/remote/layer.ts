@@ -21,6 +21,8 @@ const programFiles = {
   turns: "turns.py",
   "vip-on-lo": "vip-on-lo",
   "keep-mounted": "keep-mounted",
+  "vip-mover": "vip-mover.py",
+  "install-efs-utils": "install-efs-utils",
   "build-env": "build-env",
   release: "release.py",
   engine: "engine.py",
@@ -74,6 +76,15 @@ function common(machine: Machine) {
 }
 
 /**
+ * A command of root's for `create`. On a machine that can be replaced the text says which one it is meant for, in a comment of the
+ * shell: a new machine of the old name and address is otherwise no change, and would stay bare.
+ */
+function createCommand({ endpoint, incarnation }: Machine, command: string): pulumi.Input<string> {
+  const text = asRoot(endpoint, command);
+  return incarnation === undefined ? text : pulumi.interpolate`${text} # ${incarnation}`;
+}
+
+/**
  * Installs the applier on a machine, the program that {@link layer} calls, and the programs of the machine's role. It is a
  * command of its own so that a layer's error shows the step that failed rather than the text of a script.
  */
@@ -87,7 +98,7 @@ export function applier(
     name,
     {
       ...common(machine),
-      create: asRoot(machine.endpoint, "sh -s install"),
+      create: createCommand(machine, "sh -s install"),
       delete: asRoot(machine.endpoint, "sh -s remove"),
       stdin: installer(programs),
     },
@@ -111,7 +122,13 @@ export function copy(
   const { connection } = common(machine);
   return new remote.CopyToRemote(
     name,
-    { connection, source: new pulumi.asset.FileAsset(source), remotePath: target },
+    {
+      connection,
+      source: new pulumi.asset.FileAsset(source),
+      remotePath: target,
+      // It has no `delete`, so a replacement is a copy and nothing else.
+      ...(machine.incarnation === undefined ? {} : { triggers: [machine.incarnation] }),
+    },
     opts,
   );
 }
@@ -142,7 +159,7 @@ export function layer(
     name,
     {
       ...common(machine),
-      create: asRoot(machine.endpoint, `${APPLIER} apply`),
+      create: createCommand(machine, `${APPLIER} apply`),
       delete: asRoot(machine.endpoint, `${APPLIER} remove ${layerName} --owner ${owner}`),
       stdin: isPlain(content) ? serialise(content) : pulumi.output(content).apply(serialise),
     },

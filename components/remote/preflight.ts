@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import pLimit from "p-limit";
-import type { Machine } from "../platform/machine";
+import type { Machine, SshEndpoint } from "../platform/machine";
 import { OpenSsh, type OpenSshOptions, UnreachableError } from "./openssh";
 
 /** Logins at once. One jump host carries them all over one connection, so the limit is this computer's. */
@@ -19,8 +19,10 @@ export async function preflight(machines: readonly Machine[]): Promise<void> {
   const access = machines[0]?.access;
   if (!access) return;
   const failed = await unreachable({
-    machines: machines.map(({ name, endpoint }) => ({ name, ...endpoint })),
-    jumpHost: access.jumpHost,
+    machines: await Promise.all(
+      machines.map(async ({ name, endpoint }) => ({ name, ...(await plain(endpoint)) })),
+    ),
+    jumpHost: access.jumpHost && (await plain(access.jumpHost)),
     connectTimeout: access.connectTimeout,
     ...(access.privateKey === undefined ? {} : { privateKey: await value(access.privateKey) }),
   });
@@ -54,6 +56,10 @@ export async function unreachable(options: OpenSshOptions): Promise<UnreachableE
     collect(error);
   }
   return failed;
+}
+
+async function plain({ address, hostKey, ...rest }: SshEndpoint) {
+  return { ...rest, address: await value(address), hostKey: await value(hostKey) };
 }
 
 function value<T>(input: pulumi.Input<T>): Promise<T> {

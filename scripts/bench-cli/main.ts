@@ -9,9 +9,10 @@ const program = new Command("scripts/bench").description(
 );
 program
   .command("preview")
-  .description("the program's time for previews of 25 to 200 real servers, under mocks")
+  .description("the program's time and memory for previews of many real servers, under mocks")
   .option("--runs <n>", "processes for each size", positive, 3)
-  .action(({ runs }: { runs: number }) => benchPreview(runs));
+  .option("--aws", "on the platform aws, up to 1,000")
+  .action(({ runs, aws }: { runs: number; aws?: true }) => benchPreview(runs, aws ? "aws" : "hosts"));
 
 interface Options {
   readonly quick?: boolean;

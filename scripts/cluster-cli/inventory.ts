@@ -10,12 +10,16 @@ const endpoint = z.object({
 });
 
 const inventorySchema = z.object({
+  /** Not in the state of stacks that were deployed before there were two. */
+  platform: z.enum(["hosts", "aws"]).default("hosts"),
   vip: z.string(),
   port: z.number(),
   /** Port of the virtual service by which a real server counts as in the pool; absent where an older version deployed. */
   servicePort: z.number().optional(),
   ssh: z.object({
     privateKeyFile: z.string().optional(),
+    /** Made by the platform aws. */
+    privateKey: z.string().optional(),
     connectTimeout: z.number(),
     jumpHost: endpoint.optional(),
   }),
@@ -50,13 +54,14 @@ export async function connect(stack: string, inventory: Inventory): Promise<Open
     machines,
     jumpHost: ssh.jumpHost,
     privateKeyFile: ssh.privateKeyFile,
-    ...(ssh.privateKeyFile === undefined ? await secretKey(stack) : {}),
+    ...(ssh.privateKeyFile === undefined ? await secretKey(stack, ssh.privateKey) : {}),
     connectTimeout: ssh.connectTimeout,
   });
 }
 
 /** The key from the stack's secrets, where it is not a file; without either, the agent's keys are used. */
-async function secretKey(stack: string): Promise<{ privateKey?: string }> {
+async function secretKey(stack: string, made: string | undefined): Promise<{ privateKey?: string }> {
+  if (made !== undefined) return { privateKey: made };
   const { exitCode, stdout } = await runPulumi(stack, ["config", "get", "sshPrivateKey"]);
   return exitCode === 0 ? { privateKey: stdout } : {};
 }

@@ -10,6 +10,7 @@ import { connect, type Inventory, readInventory } from "./inventory";
 import { deployedLayers } from "./layers";
 import { followLogs, type LogLine, parseSince, readLogs, renderLogs } from "./logs";
 import { ProgressLine } from "./progress";
+import { prove, renderProofs } from "./prove";
 import { listReleases, readReleases, renderReleases } from "./releases";
 import { clearRollback, rollback } from "./rollback";
 import { machineIn } from "./run";
@@ -275,6 +276,27 @@ program
       ? await clearRollback(stack, inventory, yes === true)
       : await rollback(stack, inventory, { to, yes: yes === true });
     process.exitCode = done ? EXIT.well : EXIT.failed;
+  });
+
+program
+  .command("prove")
+  .option("--fail-over", "also take the VIP from its holder, without a farewell, and time it")
+  .description(
+    "on aws: go through what only a real deployment proves, and write a dated report (docs/aws.md)",
+  )
+  .action(async ({ failOver }: { failOver?: true }) => {
+    const { stack } = program.opts<{ stack: string }>();
+    const inventory = await readInventory(stack);
+    if (inventory.platform !== "aws")
+      throw new Error(`Stack "${stack}" is not on aws: scripts/test faults proves the others in the lab.`);
+    await using ssh = await connect(stack, inventory);
+    const proofs = await prove(inventory, ssh, { failOver: failOver === true });
+    const now = Date.now();
+    const file = `prove-${stack}-${new Date(now).toISOString().slice(0, 19).replaceAll(":", "")}.md`;
+    const report = renderProofs(stack, proofs, now);
+    await writeFile(file, report);
+    console.log(`${report}\nWritten to ${file}.`);
+    process.exitCode = proofs.every(({ holds }) => holds !== false) ? EXIT.well : EXIT.findings;
   });
 
 program

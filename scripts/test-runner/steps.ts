@@ -10,6 +10,8 @@ export interface Step {
   readonly packages?: readonly string[];
   /** The lab's end-to-end tests are left out of `scripts/test unit`. */
   readonly lab?: boolean;
+  /** What `scripts/test aws` runs: all that can be proved of the platform aws without an account. */
+  readonly aws?: boolean;
   /** What it gets in its environment, besides this process's. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -48,6 +50,19 @@ export const steps: readonly Step[] = [
     packages: ["python3-venv", "espeak-ng", "git"],
   },
   {
+    name: "aws: configuration and resources",
+    command: ["npx", "mocha", "--config", "test/aws/.mocharc.json"],
+    counts: "mocha",
+    aws: true,
+  },
+  {
+    name: "aws: the VIP's mover",
+    command: ["test/aws/mover/test"],
+    counts: "pytest",
+    packages: ["python3-venv", "iproute2", "keepalived"],
+    aws: true,
+  },
+  {
     name: "the command plugin's conformance",
     command: ["npx", "mocha", "--config", "test/conformance/.mocharc.json"],
     counts: "mocha",
@@ -66,6 +81,7 @@ const selections: Record<string, (step: Step) => boolean> = {
   all: () => true,
   unit: (step) => !step.lab,
   lab: (step) => step.lab === true,
+  aws: (step) => step.aws === true,
 };
 
 /**

@@ -20,6 +20,7 @@ import {
   renderKeepalivedConfig,
   renderKeepalivedDropIn,
   renderKnownHosts,
+  renderMetadataRules,
   renderNfsServerConfig,
   renderOutputsKeeper,
   renderOutputsMount,
@@ -34,9 +35,12 @@ import {
   renderSshConfig,
   renderTurnsConfig,
   renderTurnsUnit,
+  renderVipMoverConfig,
+  renderVipMoverUnit,
   renderVipUnit,
   type SshEntry,
 } from "../../render";
+import { parsedAws, rawInternet, rawTwoZones } from "../aws/fixture";
 import {
   classicArticle,
   cluster,
@@ -100,6 +104,7 @@ function turnCommands(overrides: RawOverrides): string {
 }
 
 const plain = cluster();
+const aws = parsedAws();
 const agentWeights = {
   loadBalancer: { scheduler: "wlc", persistence: 300, agentWeights: true, rampUp: 12.5 },
   realServers: rawCluster().realServers.map((server, index) => ({ ...server, weight: index + 1 })),
@@ -354,6 +359,36 @@ export const goldenCases: readonly GoldenCase[] = [
           storage: { export: "nas.example.org:/volume1/cosyvoice", mountOptions: "nfsvers=4.1,hard" },
         }),
       ),
+    },
+  },
+  {
+    name: "aws",
+    texts: {
+      "keepalived-director-1.conf": renderKeepalivedConfig(aws, "director-1"),
+      "keepalived-director-2.conf": renderKeepalivedConfig(aws, "director-2"),
+      "vip-mover-director-1.json": renderVipMoverConfig(aws, "director-1", "made-up"),
+      "cosyvoice-vip-mover.service": renderVipMoverUnit(),
+      "director-rules.nft": renderPacketRules(aws),
+      "real-server-rules.nft": renderMetadataRules(),
+      "root-CosyVoice-outputs.mount": renderOutputsMount(aws, {
+        fileSystemId: "fs-0123456789abcdef0",
+        accessPointId: "fsap-0123456789abcdef0",
+      }),
+    },
+  },
+  {
+    name: "aws-two-zones",
+    texts: {
+      "keepalived-director-1.conf": renderKeepalivedConfig(parsedAws(rawTwoZones()), "director-1"),
+      "keepalived-director-2.conf": renderKeepalivedConfig(parsedAws(rawTwoZones()), "director-2"),
+    },
+  },
+  {
+    name: "aws-internet",
+    texts: {
+      "keepalived-director-1.conf": renderKeepalivedConfig(parsedAws(rawInternet()), "director-1"),
+      "vip-mover-director-2.json": renderVipMoverConfig(parsedAws(rawInternet()), "director-2", "made-up"),
+      "director-rules.nft": renderPacketRules(parsedAws(rawInternet())),
     },
   },
   {

@@ -79,7 +79,7 @@ describe("keepalived", () => {
   function check(text: string) {
     assert.ok(here !== undefined, "keepalived -t needs a network interface besides lo on this machine");
     const file = join(folder, "keepalived.conf");
-    writeFileSync(file, text.replaceAll("eth0", here));
+    writeFileSync(file, text.replace(/\b(eth0|ens5)\b/g, here));
     writeFileSync(
       join(folder, "cosyvoice-lvs-auth.conf"),
       readFileSync(goldenPath("classic-article", "cosyvoice-lvs-auth.conf")),
@@ -126,6 +126,7 @@ describe("systemd", () => {
     paths.vipOnLo,
     paths.keepMounted,
     paths.engineProgram,
+    paths.vipMover,
     "/usr/sbin/nginx",
     join(paths.service, "run.sh"),
   ];

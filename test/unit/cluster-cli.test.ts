@@ -22,6 +22,7 @@ const machine = (name: string, role: "director" | "realServer", address: string)
 });
 
 const inventory: Inventory = {
+  platform: "hosts",
   vip: "10.0.0.100",
   port: 7860,
   ssh: { connectTimeout: 10 },

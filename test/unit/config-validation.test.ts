@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { formatProblems, type Problem, parseConfig, rawFromStack } from "../../config/load";
+import { awsSection, rawAws } from "../aws/fixture";
 import {
   classicArticle,
   cluster,
@@ -1023,7 +1024,7 @@ const badInputs: readonly BadInput[] = [
   },
   {
     mistake: "aws with a list of machines",
-    raw: { platform: "aws", vip: "10.255.0.100", aws: { region: "eu-central-1" }, realServers: [] },
+    raw: { ...rawAws(), realServers: [] },
     path: "realServers",
     value: [],
     message: /makes its machines itself$/,
@@ -1031,9 +1032,9 @@ const badInputs: readonly BadInput[] = [
   },
   {
     mistake: "hosts with a section for aws",
-    raw: plus({ aws: { region: "eu-central-1" } }),
+    raw: plus({ aws: awsSection() }),
     path: "aws",
-    value: { region: "eu-central-1" },
+    value: awsSection(),
     message: /platform is hosts$/,
     fix: /remove it/,
   },

@@ -15,6 +15,7 @@ const machine = (name: string, role: InventoryMachine["role"], address: string):
 });
 const speaker = machine("rs-1", "realServer", "10.0.0.1");
 const inventory: Inventory = {
+  platform: "hosts",
   vip: "10.0.0.100",
   port: 7860,
   ssh: { connectTimeout: 10 },

@@ -34,6 +34,11 @@ describe("scripts/test runs", () => {
     assert.deepEqual([...names("unit"), ...names("lab")], names("all"));
   });
 
+  it("what concerns aws alone, which belongs to the others too", () => {
+    assert.equal(names("aws").length, 2);
+    assert.ok([...names("aws")].every((name) => names("unit").includes(name)));
+  });
+
   it("faults by name, in a lab of its own or in the one that runs", () => {
     assert.deepEqual(names("faults"), ["faults"]);
     assert.equal(environment("faults").COSYVOICE_LVS_FAULTS, "all");
@@ -43,7 +48,7 @@ describe("scripts/test runs", () => {
   });
 
   it("nothing when it is told what it does not know", () => {
-    assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, faults/);
+    assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, aws, faults/);
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
     assert.match(String(names("faults", "--fast")), /"--fast" is not known/);
     assert.match(String(names("faults", "--state", "other")), /"--state" is not known/);
