@@ -52,8 +52,8 @@ function fromStackText(value: string): unknown {
  * Reads a stack's configuration. Never throws, whatever it is given; all mistakes come at once, those of single values and
  * those between values (as far as the values concerned are sound themselves).
  *
- * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for `vrrpPassword` and
- * `peerKey`, its text, which is looked at and goes nowhere.
+ * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for `vrrpPassword`,
+ * `peerKey` and `receiverSecrets`, its text or texts, which are looked at and go nowhere.
  */
 export function parseConfig(raw: Readonly<Record<string, unknown>>): LoadResult {
   const { settings, secrets } = splitSecrets(raw);
@@ -95,6 +95,8 @@ function splitSecrets(raw: Readonly<Record<string, unknown>>) {
       vrrpPasswordText: textOf("vrrpPassword"),
       peerKey: isSet("peerKey"),
       peerKeyText: textOf("peerKey"),
+      receiverSecrets: isSet("receiverSecrets"),
+      receiverSecretTexts: isSection(raw.receiverSecrets) ? raw.receiverSecrets : undefined,
       sshPrivateKey: isSet("sshPrivateKey"),
     },
   };

@@ -6,6 +6,7 @@ import type {
   DirectorConfig,
   MachineConfig,
   MachineRole,
+  MonitoringConfig,
   ParsedConfig,
   SecretKey,
   StorageExportConfig,
@@ -18,7 +19,10 @@ export const defaultPriorities: readonly number[] = [100, 90];
 /** Where the share lies on the storage machine when nothing is said. */
 export const defaultStoragePath = "/srv/cosyvoice/outputs";
 
-type RawMachine = NonNullable<ParsedConfig["directors"]>[number];
+type RawMachine = Pick<
+  NonNullable<ParsedConfig["directors"]>[number],
+  "name" | "address" | "hostKey" | "ssh"
+>;
 
 /**
  * Completes a configuration that the schema and the cross-checks have passed.
@@ -36,7 +40,7 @@ export function resolveConfig(
 
   const machine = <R extends MachineRole>(
     role: R,
-    raw: Pick<RawMachine, "name" | "address" | "hostKey" | "ssh">,
+    raw: RawMachine,
   ): MachineConfig & { readonly role: R } => ({
     name: raw.name,
     role,
@@ -92,9 +96,11 @@ export function resolveConfig(
       sourceAddresses: expandAddresses(verification.sourceAddresses),
       timeout: verification.timeout,
     },
+    monitoring: resolveMonitoring(parsed.monitoring, machine),
     secretsSet: {
       vrrpPassword: secrets.vrrpPassword,
       peerKey: secrets.peerKey,
+      receiverSecrets: secrets.receiverSecrets,
       sshPrivateKey: secrets.sshPrivateKey,
     },
   };
@@ -120,6 +126,32 @@ function resolveStorage(
     }),
     path: raw.path ?? defaultStoragePath,
     mountOptions,
+  };
+}
+
+function resolveMonitoring(
+  raw: ParsedConfig["monitoring"],
+  machine: (role: "monitor", raw: RawMachine) => MachineConfig & { readonly role: "monitor" },
+): MonitoringConfig | undefined {
+  if (raw?.enabled !== true) return undefined;
+  const { hostKey, ssh, adminNetworks, metrics, ports, receivers, routing } = raw;
+  const everybody = receivers.map(({ name }) => name);
+  return {
+    ...machine("monitor", {
+      name: expectPresent(raw.name, "monitoring.name"),
+      address: expectPresent(raw.address, "monitoring.address"),
+      hostKey,
+      ssh,
+    }),
+    adminNetworks,
+    metrics,
+    ports,
+    receivers,
+    routing: {
+      critical: routing.critical ?? everybody,
+      warning: routing.warning ?? everybody,
+      watchdog: routing.watchdog,
+    },
   };
 }
 

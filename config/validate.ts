@@ -5,7 +5,8 @@
 import { expandAddressRange, maxExpandedAddresses } from "./addresses";
 import { type Path, pathText } from "./keys";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
-import type { ParsedConfig } from "./schema";
+import type { MachineRole, ParsedConfig } from "./schema";
+import { checkMonitoring } from "./validateMonitoring";
 
 /** A mistake between values. */
 export interface Conflict {
@@ -29,13 +30,16 @@ export type Draft = DeepPartial<ParsedConfig> & {
     readonly vrrpPasswordText: string | undefined;
     readonly peerKey: boolean;
     readonly peerKeyText: string | undefined;
+    readonly receiverSecrets: boolean;
+    readonly receiverSecretTexts: Readonly<Record<string, unknown>> | undefined;
     readonly sshPrivateKey: boolean;
   };
   /** Paths that the schema has refused: what is `undefined` for that reason is not missing. */
   readonly refused: ReadonlySet<string>;
 };
 
-type Report = (path: Path, message: string, fix: string, secret?: string) => void;
+/** Takes note of a conflict. */
+export type Report = (path: Path, message: string, fix: string, secret?: string) => void;
 
 /** Finds every conflict. Pure; the order is that of the checks. */
 export function findConflicts(draft: Draft): Conflict[] {
@@ -52,6 +56,7 @@ export function findConflicts(draft: Draft): Conflict[] {
   checkPorts(draft, report);
   checkHostKeys(draft, report);
   checkVerification(draft, report);
+  checkMonitoring(draft, report);
   return conflicts;
 }
 
@@ -104,7 +109,7 @@ function checkPlatform(draft: Draft, report: Report): void {
 
 interface FoundMachine {
   readonly path: Path;
-  readonly role: "director" | "realServer" | "storage" | "client";
+  readonly role: MachineRole;
   readonly what: string;
   readonly name: string | undefined;
   readonly address: string | undefined;
@@ -129,6 +134,7 @@ function machinesIn(draft: Draft): FoundMachine[] {
     add(["realServers", index], "realServer", raw);
   if (draft.storage?.export === undefined) add(["storage"], "storage", draft.storage);
   add(["verification", "client"], "client", draft.verification?.client);
+  if (draft.monitoring?.enabled !== false) add(["monitoring"], "monitor", draft.monitoring);
   return machines;
 }
 
@@ -190,8 +196,8 @@ function checkHostKeys(draft: Draft, report: Report): void {
   const fix =
     "write the public key from the machine's /etc/ssh/ssh_host_ed25519_key.pub, or set ssh.knownHostsFile to a file that has it";
   for (const { path, what, hostKey, name, address, role } of machinesIn(draft)) {
-    // A storage section that is only half there is refused for that already.
-    if (role === "storage" && (name === undefined || address === undefined)) continue;
+    // A section that is only half there is refused for that already.
+    if ((role === "storage" || role === "monitor") && (name === undefined || address === undefined)) continue;
     if (hostKey === undefined)
       report([...path, "hostKey"], `is missing: nothing would tell ${what} from an impostor`, fix);
   }

@@ -1028,7 +1028,12 @@ describe("good configurations", () => {
     assert.equal(ssh.connectTimeout, 10);
     assert.equal(service.uid, 7860);
     assert.equal(service.peers, true);
-    assert.deepEqual(secretsSet, { vrrpPassword: false, peerKey: false, sshPrivateKey: false });
+    assert.deepEqual(secretsSet, {
+      vrrpPassword: false,
+      peerKey: false,
+      receiverSecrets: false,
+      sshPrivateKey: false,
+    });
   });
 
   it("lets a machine differ from the rest", () => {
@@ -1056,7 +1061,12 @@ describe("good configurations", () => {
       delayBeforeRetry: 3,
       delayLoop: 6,
     });
-    assert.deepEqual(config.secretsSet, { vrrpPassword: true, peerKey: false, sshPrivateKey: false });
+    assert.deepEqual(config.secretsSet, {
+      vrrpPassword: true,
+      peerKey: false,
+      receiverSecrets: false,
+      sshPrivateKey: false,
+    });
     assert.doesNotMatch(JSON.stringify(config), /made-up1/);
   });
 
@@ -1064,7 +1074,12 @@ describe("good configurations", () => {
     it(`takes ${scheduler} without persistence where real servers pass sessions on, without their key`, () => {
       const config = cluster({ peerKey: madeUpPeerKey, loadBalancer: { scheduler } });
       assert.equal(config.loadBalancer.persistence, 0);
-      assert.deepEqual(config.secretsSet, { vrrpPassword: false, peerKey: true, sshPrivateKey: false });
+      assert.deepEqual(config.secretsSet, {
+        vrrpPassword: false,
+        peerKey: true,
+        receiverSecrets: false,
+        sshPrivateKey: false,
+      });
       assert.doesNotMatch(JSON.stringify(config), /made-up-peer-key/);
     });
   }
