@@ -124,6 +124,8 @@ describe("systemd", () => {
     paths.vrrpGuard,
     paths.vipOnLo,
     paths.keepMounted,
+    paths.exporter,
+    paths.alertRelay,
     join(paths.service, "run.sh"),
   ];
 
