@@ -288,13 +288,8 @@ def test_keepalived_is_asked_and_one_that_hangs_does_not_answer(tmp_path):
                 assert time.monotonic() < end, texts[-1]
                 time.sleep(0.2)
                 texts.append(str(director.read()))
-            here = os.readlink("/proc/self/ns/net")
-            pids = [int(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-            mine = [
-                pid for pid in pids
-                if open(f"/proc/{{pid}}/comm").read() == "keepalived\\n"
-                and os.readlink(f"/proc/{{pid}}/ns/net") == here
-            ]
+            parent = int(open("/run/keepalived.pid").read())
+            mine = [parent, *exporter.children(parent)]
             for pid in mine:
                 os.kill(pid, signal.SIGSTOP)
             texts.append(str(director.read()))
