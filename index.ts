@@ -41,6 +41,7 @@ const cluster = new Cluster("cosyvoice", {
   release: packRelease(app, join(cacheDir(), "releases")),
   vrrpPassword: secrets.getSecret("vrrpPassword"),
   peerKey: secrets.getSecret("peerKey"),
+  receiverSecrets: secrets.getSecretObject<Record<string, string>>("receiverSecrets"),
 });
 
 /** Where clients find the service. */

@@ -1,6 +1,7 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { Director } from "./director";
+import { Monitoring } from "./monitoring";
 import { OutputsShare } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
@@ -18,6 +19,8 @@ export interface ClusterArgs {
   readonly vrrpPassword?: pulumi.Input<string> | undefined;
   /** The key by which real servers know each other. */
   readonly peerKey?: pulumi.Input<string> | undefined;
+  /** What must not be read by others about those who are told of alerts, by their names. */
+  readonly receiverSecrets?: pulumi.Input<Readonly<Record<string, string>>> | undefined;
 }
 
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
@@ -63,6 +66,30 @@ export class Cluster extends pulumi.ComponentResource {
       },
       parent,
     );
+
+    const { monitoring } = config;
+    const monitor = withRole("monitor")[0];
+    if (monitoring !== undefined && monitor !== undefined) {
+      new Monitoring(
+        `${name}-monitoring`,
+        {
+          config: { ...config, monitoring },
+          monitor,
+          machines: [
+            ...directors.map(({ machine, configured }) => ({ machine, after: [configured] })),
+            ...realServers.map(({ machine, configured }) => ({ machine, after: [configured] })),
+            ...withRole("storage").map((machine) => ({ machine, after: share.exported })),
+          ],
+          receiverSecrets: args.receiverSecrets,
+        },
+        parent,
+      );
+    } else {
+      pulumi.log.warn(
+        "monitoring is not set, or switched off: nothing is watched, and nobody is told of what is wrong.",
+        this,
+      );
+    }
 
     this.url = `http://${config.vip}:${config.port}`;
     this.registerOutputs({ url: this.url });

@@ -9,7 +9,7 @@ import { paths } from "../render/paths";
 import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface DirectorArgs {
@@ -28,6 +28,7 @@ export interface DirectorArgs {
  * one go first.
  */
 export class Director extends pulumi.ComponentResource {
+  readonly machine: Machine;
   /** The machine's last layer. */
   readonly configured: pulumi.Resource;
   /** What its layers hold, for whoever must act when any of it changes. */
@@ -38,7 +39,8 @@ export class Director extends pulumi.ComponentResource {
     const { machine, config } = args;
     const parent = { parent: this };
 
-    const programs = applier(`${name}-applier`, machine, ["health-poller", "vrrp-guard", "turns"], parent);
+    const needed = ["health-poller", "vrrp-guard", "turns", ...watching(config)] as const;
+    const programs = applier(`${name}-applier`, machine, needed, parent);
     const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
       if (args.vrrpPassword === undefined) {
@@ -55,6 +57,7 @@ export class Director extends pulumi.ComponentResource {
       dependsOn: before,
     });
 
+    this.machine = machine;
     this.configured = director;
     this.content = director.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: machine.name, address: machine.address });

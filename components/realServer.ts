@@ -6,7 +6,7 @@ import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface RealServerArgs {
@@ -27,7 +27,7 @@ export class RealServer extends pulumi.ComponentResource {
   constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:RealServer", name, {}, opts);
     this.machine = args.machine;
-    const needed = ["vip-on-lo", "keep-mounted", "build-env", "release"] as const;
+    const needed = ["vip-on-lo", "keep-mounted", "build-env", "release", ...watching(args.config)] as const;
     const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });
     const realServer = layer(
       `${name}-real-server`,
