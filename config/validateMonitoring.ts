@@ -226,7 +226,10 @@ function checkRouting({ receivers, routing }: Monitoring, report: Report): void 
 
 // --- disk ------------------------------------------------------------------------------------------------------------
 
-/** Series that a machine brings, and a real server more than others. Measured, with room: docs/monitoring.md. */
+/**
+ * Series that a machine brings, and a real server more than others: its service, and the eight for each of the many processors
+ * that stand beside a GPU. Measured, with room: docs/monitoring.md.
+ */
 const SERIES_PER_MACHINE = 450;
 const SERIES_PER_REAL_SERVER = 250;
 

@@ -1,7 +1,7 @@
 import { LabError } from "./errors";
 
 /** What a machine is for in the cluster; the names are those of the stack configuration. */
-export type LabRole = "client" | "director" | "realServer" | "storage";
+export type LabRole = "client" | "director" | "realServer" | "storage" | "monitor";
 
 /** One machine of the lab: a systemd-nspawn container with its own systemd, SSH server and network namespace. */
 export interface LabMachine {
@@ -30,6 +30,9 @@ export const network = {
   vip: "192.168.1.100",
   /** The service's port, on the VIP and (if it is free) on 127.0.0.1 of the user's computer. */
   port: 7860,
+  /** The machine that watches, and the ports of it that are forwarded to 127.0.0.1 of the user's computer (if they are free). */
+  monitor: "192.168.1.30",
+  monitorPorts: [9090, 9093],
 } as const;
 
 /**
@@ -49,6 +52,7 @@ export const machines: readonly LabMachine[] = [
   { name: "rs-2", role: "realServer", address: "192.168.1.102", memory: 900 },
   { name: "rs-3", role: "realServer", address: "192.168.1.103", memory: 900 },
   { name: "storage", role: "storage", address: "192.168.1.20", memory: 384, ext4: ["srv"] },
+  { name: "monitor", role: "monitor", address: network.monitor, memory: 512 },
 ];
 
 /**

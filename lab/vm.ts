@@ -24,6 +24,8 @@ export interface VmSettings {
   readonly sshPort: number;
   /** Port of 127.0.0.1 to the VIP. @default none */
   readonly vipPort?: number;
+  /** Further ports of 127.0.0.1, each with the virtual machine's port that it leads to. @default none */
+  readonly forwards?: readonly (readonly [here: number, there: number])[];
   /** Further kernel parameters. @default none */
   readonly kernelParameters?: string;
 }
@@ -134,14 +136,16 @@ export class Vm {
   }
 
   private arguments(settings: VmSettings, accelerator: Accelerator): string[] {
-    const { vm, machine, data, sshPort, vipPort, kernelParameters } = settings;
+    const { vm, machine, data, sshPort, vipPort, forwards = [], kernelParameters } = settings;
     const disk = (id: string, file: string, options: string) => [
       "-drive",
       `id=${id},if=none,format=raw,file=${file.replaceAll(",", ",,")},${options}`,
       "-device",
       `virtio-blk-pci,drive=${id}`,
     ];
-    const forward = (host: number, guest: number) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`;
+    const forwarded = [[sshPort, 22], ...(vipPort === undefined ? [] : [[vipPort, 7860]]), ...forwards].map(
+      ([host, guest]) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`,
+    );
     const kernel = [
       "console=ttyS0 loglevel=6 panic=1 net.ifnames=0 random.trust_cpu=on audit=0 lsm=capability nowatchdog rcupdate.rcu_expedited=1",
       // Nothing in the lab is worth protecting from the processor's leaks, and emulation pays dearly for it.
@@ -158,7 +162,7 @@ export class Vm {
       ...(machine === undefined ? [] : disk("machine", machine.disk, "readonly=on")),
       ...disk("data", data, "cache=writeback"),
       "-netdev",
-      `user,id=net,restrict=on,${forward(sshPort, 22)}${vipPort === undefined ? "" : `,${forward(vipPort, 7860)}`}`,
+      ["user,id=net,restrict=on", ...forwarded].join(","),
       ...["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"],
       ...["-serial", `file:${this.consoleLog}`],
     ];

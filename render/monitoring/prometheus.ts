@@ -58,8 +58,8 @@ export function renderPrometheusConfig(config: Watched): string {
   return stringify(prometheus, { lineWidth: 0, aliasDuplicateObjects: false });
 }
 
-/** Samples that one look at a machine may bring: several times what it does. A director has some for each real server. */
-const NODE_SAMPLES = 2000;
+/** Samples that one look at a machine may bring: eight for each processor of a large one. A director has more, by its table. */
+const NODE_SAMPLES = 5000;
 const SPEECH_SAMPLES = 2000;
 
 /** The prober's modules. A probe from here goes the way of a client's request. */
@@ -154,6 +154,7 @@ export function renderNodeExporterDropIn({ monitoring }: Watched, machine: Machi
     "/usr/bin/prometheus-node-exporter",
     "--collector.disable-defaults",
     ...collectors.map((name) => `--collector.${name}`),
+    "--no-collector.cpu.guest",
     `--collector.textfile.directory=${paths.metrics}`,
     // Not the share: a server that is away would hang every look.
     "--collector.filesystem.fs-types-exclude=^(nfs4?|autofs|tmpfs|ramfs|devtmpfs|squashfs|iso9660|nsfs|proc|sysfs|cgroup2?|mqueue|debugfs|tracefs|pstore|bpf|configfs|securityfs|fusectl|binfmt_misc|hugetlbfs|devpts|rpc_pipefs)$$",

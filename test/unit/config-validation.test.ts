@@ -1157,6 +1157,7 @@ describe("stack files of this repository", () => {
         "realServers[2].hostKey",
         "storage.hostKey",
         "verification.client.hostKey",
+        "monitoring.hostKey",
       ],
     );
 
@@ -1170,6 +1171,7 @@ describe("stack files of this repository", () => {
       realServers: Machine[];
       storage: Machine;
       verification: { client: Machine };
+      monitoring: Machine;
     };
     const result = parseConfig({
       ...raw,
@@ -1181,6 +1183,7 @@ describe("stack files of this repository", () => {
       realServers: lab.realServers.map(pinned),
       storage: pinned(lab.storage),
       verification: { ...lab.verification, client: pinned(lab.verification.client) },
+      monitoring: pinned(lab.monitoring),
     });
     assert.deepEqual(result.ok ? [] : result.problems, []);
     assert.equal(
