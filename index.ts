@@ -51,6 +51,7 @@ const cluster = new Cluster("cosyvoice", {
     apiKeys: secrets.getSecret("apiKeys"),
     httpUsers: secrets.getSecret("httpUsers"),
   },
+  receiverSecrets: secrets.getSecretObject<Record<string, string>>("receiverSecrets"),
 });
 
 /** Where clients find the service. */

@@ -4,6 +4,7 @@ import { hasFirewall } from "../render/firewall";
 import { Director } from "./director";
 import { Firewall } from "./firewall";
 import { FrontDoor, type FrontDoorSecrets } from "./frontDoor";
+import { Monitoring } from "./monitoring";
 import { OutputsShare, type OutputsShareArgs } from "./outputsShare";
 import type { Machine } from "./platform/machine";
 import { RealServer } from "./realServer";
@@ -30,6 +31,8 @@ export interface ClusterArgs {
   readonly peerKey?: pulumi.Input<string> | undefined;
   /** What HTTPS takes. */
   readonly frontDoor?: FrontDoorSecrets | undefined;
+  /** What must not be read by others about those who are told of alerts, by their names. */
+  readonly receiverSecrets?: pulumi.Input<Readonly<Record<string, string>>> | undefined;
 }
 
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
@@ -109,6 +112,30 @@ export class Cluster extends pulumi.ComponentResource {
       },
       parent,
     );
+
+    const { monitoring } = config;
+    const monitor = withRole("monitor")[0];
+    if (monitoring !== undefined && monitor !== undefined) {
+      new Monitoring(
+        `${name}-monitoring`,
+        {
+          config: { ...config, monitoring },
+          monitor,
+          machines: [
+            ...directors.map(({ machine, configured }) => ({ machine, after: [configured] })),
+            ...realServers.map(({ machine, configured }) => ({ machine, after: [configured] })),
+            ...withRole("storage").map((machine) => ({ machine, after: share.exported })),
+          ],
+          receiverSecrets: args.receiverSecrets,
+        },
+        parent,
+      );
+    } else {
+      pulumi.log.warn(
+        "monitoring is not set, or switched off: nothing is watched, and nobody is told of what is wrong.",
+        this,
+      );
+    }
 
     this.url = urlOf(config, args.cloud?.address ?? config.vip);
     this.registerOutputs({ url: this.url });

@@ -11,7 +11,7 @@ import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../rende
 import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
 import { servicePorts } from "../render/virtualServices";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface DirectorArgs {
@@ -42,12 +42,9 @@ export class Director extends pulumi.ComponentResource {
     this.machine = machine;
     const parent = { parent: this };
 
-    const programs = applier(
-      `${name}-applier`,
-      machine,
-      ["health-poller", "vrrp-guard", "turns", ...(config.aws ? (["vip-mover"] as const) : [])],
-      parent,
-    );
+    const needed = ["health-poller", "vrrp-guard", "turns", ...watching(config)] as const;
+    const cloud = config.aws ? (["vip-mover"] as const) : [];
+    const programs = applier(`${name}-applier`, machine, [...needed, ...cloud], parent);
     const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
       if (args.vrrpPassword === undefined) {
@@ -64,6 +61,7 @@ export class Director extends pulumi.ComponentResource {
       dependsOn: before,
     });
 
+    this.machine = machine;
     this.configured = director;
     this.content = director.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: machine.name, address: machine.address });

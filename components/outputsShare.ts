@@ -27,6 +27,8 @@ export interface OutputsShareArgs {
 
 /** The share that makes every result visible on every node, mounted at `/root/CosyVoice/outputs`. */
 export class OutputsShare extends pulumi.ComponentResource {
+  /** What the storage machine has got; empty when the share is served elsewhere. */
+  readonly exported: readonly pulumi.Resource[];
   /** By real server: the layer that mounts the share there. */
   readonly mounts: ReadonlyMap<string, pulumi.Resource>;
   /** The machine that serves the share, with the layer after which others may follow; none where the export is another's. */
@@ -76,6 +78,7 @@ export class OutputsShare extends pulumi.ComponentResource {
       return [machine.name, mount] as const;
     });
 
+    this.exported = server;
     this.mounts = new Map(mounts);
     this.served = served;
     this.content = pulumi.all(mounts.map(([, mount]) => mount.stdin)).apply((texts) => texts.join(""));

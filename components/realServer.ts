@@ -7,7 +7,7 @@ import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 import { type Engine, engineCheck, enginePackages } from "./speechEngine";
 
@@ -31,7 +31,7 @@ export class RealServer extends pulumi.ComponentResource {
   constructor(name: string, args: RealServerArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:RealServer", name, {}, opts);
     this.machine = args.machine;
-    const needed: Program[] = ["vip-on-lo", "keep-mounted", "build-env", "release"];
+    const needed: Program[] = ["vip-on-lo", "keep-mounted", "build-env", "release", ...watching(args.config)];
     if (args.engine) needed.push("engine", "weights");
     if (args.config.aws) needed.push("install-efs-utils");
     const programs = applier(`${name}-applier`, args.machine, needed, { parent: this });

@@ -54,7 +54,7 @@ function fromStackText(value: string): unknown {
  * those between values (as far as the values concerned are sound themselves).
  *
  * @param raw values by top-level key, see {@link rawFromStack}. A secret is `true` (it is set) or, for all but
- * `sshPrivateKey`, its text, which is looked at and goes nowhere.
+ * `sshPrivateKey`, its text or texts, which are looked at and go nowhere.
  * @param now the time at which certificates must be valid
  */
 export function parseConfig(raw: Readonly<Record<string, unknown>>, now = new Date()): LoadResult {
@@ -107,6 +107,8 @@ function splitSecrets(raw: Readonly<Record<string, unknown>>) {
       apiKeysText: textOf("apiKeys"),
       httpUsers: isSet("httpUsers"),
       httpUsersText: textOf("httpUsers"),
+      receiverSecrets: isSet("receiverSecrets"),
+      receiverSecretTexts: isSection(raw.receiverSecrets) ? raw.receiverSecrets : undefined,
       sshPrivateKey: isSet("sshPrivateKey"),
     },
   };

@@ -12,6 +12,7 @@ import {
   type HttpsConfig,
   type MachineConfig,
   type MachineRole,
+  type MonitoringConfig,
   type ParsedConfig,
   type RealServerConfig,
   type SecretKey,
@@ -25,7 +26,10 @@ export const defaultPriorities: readonly number[] = [100, 90];
 /** Where the share lies on the storage machine when nothing is said. */
 export const defaultStoragePath = "/srv/cosyvoice/outputs";
 
-type RawMachine = NonNullable<ParsedConfig["directors"]>[number];
+type RawMachine = Pick<
+  NonNullable<ParsedConfig["directors"]>[number],
+  "name" | "address" | "hostKey" | "ssh"
+>;
 
 /**
  * Completes a configuration that the schema and the cross-checks have passed.
@@ -82,6 +86,7 @@ export function resolveConfig(
       timeout: verification.timeout,
     },
     aws: made.aws,
+    monitoring: made.monitoring,
     secretsSet: {
       vrrpPassword: secrets.vrrpPassword,
       peerKey: secrets.peerKey,
@@ -89,6 +94,7 @@ export function resolveConfig(
       tlsKey: secrets.tlsKey,
       apiKeys: secrets.apiKeys,
       httpUsers: secrets.httpUsers,
+      receiverSecrets: secrets.receiverSecrets,
       sshPrivateKey: secrets.sshPrivateKey,
     },
   };
@@ -114,6 +120,7 @@ interface Made {
   readonly storage: ClusterConfig["storage"];
   readonly client: ClientConfig | undefined;
   readonly sourceAddresses: readonly string[];
+  readonly monitoring: MonitoringConfig | undefined;
   readonly aws: AwsConfig | undefined;
 }
 
@@ -146,6 +153,7 @@ function resolveHosts(parsed: ParsedConfig): Made {
     storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),
     client: verification.client && machine("client", verification.client),
     sourceAddresses: expandAddresses(verification.sourceAddresses),
+    monitoring: resolveMonitoring(parsed.monitoring, machine),
     aws: undefined,
   };
 }
@@ -189,6 +197,7 @@ function resolveAws(parsed: ParsedConfig): Made {
     storage: { kind: "efs" },
     client: withRole("client")[0],
     sourceAddresses: verifier === undefined ? [] : hostsOf(verifier.sources),
+    monitoring: undefined,
     aws,
   };
 }
@@ -233,6 +242,32 @@ function resolveModel(raw: ParsedConfig["app"]["model"]): AppConfig["model"] {
   }
   const revision = raw.revision ?? mainBranches[hub];
   return { kind: "hub", hub, id, revision, endpoint: raw.endpoint, checksums };
+}
+
+function resolveMonitoring(
+  raw: ParsedConfig["monitoring"],
+  machine: (role: "monitor", raw: RawMachine) => MachineConfig & { readonly role: "monitor" },
+): MonitoringConfig | undefined {
+  if (raw?.enabled !== true) return undefined;
+  const { hostKey, ssh, adminNetworks, metrics, ports, receivers, routing } = raw;
+  const everybody = receivers.map(({ name }) => name);
+  return {
+    ...machine("monitor", {
+      name: expectPresent(raw.name, "monitoring.name"),
+      address: expectPresent(raw.address, "monitoring.address"),
+      hostKey,
+      ssh,
+    }),
+    adminNetworks,
+    metrics,
+    ports,
+    receivers,
+    routing: {
+      critical: routing.critical ?? everybody,
+      warning: routing.warning ?? everybody,
+      watchdog: routing.watchdog,
+    },
+  };
 }
 
 /** Type and base64 of a public key: the comment is for people, and would make equal keys differ. */

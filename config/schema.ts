@@ -710,6 +710,119 @@ export const verificationSchema = section(
   { text: "The last step of a deployment: the cluster is asked through the VIP, and must answer." },
 );
 
+// --- monitoring ----------------------------------------------------------------------------------------------------
+
+const network = (words: About) =>
+  text(isNetwork, "a network such as 192.168.1.0/24, or one address as 192.168.1.7/32", words);
+
+const receiverName = (words: About) =>
+  text(
+    (value) => /^[a-z0-9][a-z0-9-]{0,31}$/.test(value),
+    "lower-case letters, digits and '-', at most 32",
+    words,
+  );
+
+const mailAddress = (words: About) =>
+  text((value) => /^[^\s@<>,"]+@[A-Za-z0-9.-]+$/.test(value), "one e-mail address", words);
+
+/** What an alert can be sent to. */
+export const receiverKinds = ["webhook", "email", "slack", "dingtalk", "wecom"] as const;
+
+const receiverSchema = section(
+  {
+    name: receiverName({ text: "Name of the receiver, for `monitoring.routing` and for its secret." }),
+    kind: choice(receiverKinds, {
+      text: "What it is. webhook: Alertmanager's JSON is posted to a URL. email: by an SMTP server. slack: an incoming webhook. dingtalk and wecom: a group robot's webhook.",
+    }),
+    url: printable(2000, {
+      text: "URL of a webhook, where it is no secret. One with a token in it goes into the secret `receiverSecrets`.",
+      required: "for kind webhook, unless the secret has it",
+    }).optional(),
+    to: mailAddress({ text: "Who gets the mail.", required: "for kind email" }).optional(),
+    from: mailAddress({ text: "Its sender.", required: "for kind email" }).optional(),
+    server: text((value) => /^[A-Za-z0-9.-]+:\d{1,5}$/.test(value), 'an SMTP server as "host:port"', {
+      text: "SMTP server. It has to offer STARTTLS.",
+      required: "for kind email",
+    }).optional(),
+    user: printable(200, {
+      text: "User of the SMTP server; the password is the receiver's secret.",
+      derived: "none: the server takes mail without a login",
+    }).optional(),
+  },
+  { text: "Somebody who is told. Which other keys it takes depends on `kind`." },
+);
+
+const routes = (words: About) =>
+  list(receiverName({ text: "Name of a receiver." }), { form: "a list of receivers' names", ...words });
+
+export const monitoringSchema = section(
+  {
+    enabled: flag({
+      text: "Whether the cluster is watched. Off, everything that watches is taken from the machines again.",
+    }).default(true),
+    name: machineName({
+      text: "Name of the machine that watches: one of its own, for what watches must not fail with what it watches.",
+      required: "when `enabled`",
+    }).optional(),
+    address: address({
+      text: "Its address. It must be able to reach the VIP as a client does.",
+      required: "when `enabled`",
+    }).optional(),
+    hostKey: hostKey("the monitoring machine").optional(),
+    ssh: machineSshSchema.optional(),
+    adminNetworks: list(network({ text: "A network." }), {
+      text: "Networks from which Prometheus and Alertmanager can be opened. Neither asks for a password.",
+      why: "None: they listen on the machine itself only, and `ssh -L 9090:127.0.0.1:9090 MACHINE` leads there.",
+    }).default([]),
+    metrics: section(
+      {
+        interval: whole(5, 120, {
+          text: "Time between two looks at every machine.",
+          unit: "s",
+          why: "What happens in between is seen late; half of it doubles the disk that is needed.",
+        }).default(15),
+        retention: whole(1, 3650, { text: "How long measurements are kept.", unit: "days" }).default(30),
+        disk: whole(1, 100_000, {
+          text: "Disk that they may take; when it is used up the oldest go first. It must be enough for `retention`, and the machine must have it.",
+          unit: "GB",
+        }).default(10),
+      },
+      { text: "Measurements." },
+    ).prefault({}),
+    ports: section(
+      {
+        prometheus: port({ text: "Prometheus, on the monitoring machine." }).default(9090),
+        alertmanager: port({ text: "Alertmanager, on the monitoring machine." }).default(9093),
+        nodeExporter: port({
+          text: "What a machine tells of itself, on every machine; open to the monitoring machine only.",
+        }).default(9100),
+      },
+      { text: "TCP ports." },
+    ).prefault({}),
+    receivers: list(receiverSchema, {
+      text: "Who is told of what is wrong.",
+      why: "None: alerts are seen in Alertmanager only, and a preview says so.",
+    }).default([]),
+    routing: section(
+      {
+        critical: routes({
+          text: "Who is told of what users notice, or will soon.",
+          derived: "every receiver",
+        }).optional(),
+        warning: routes({ text: "Who is told of all else.", derived: "every receiver" }).optional(),
+        watchdog: routes({
+          text: "Who is told, every five minutes, that the way to here works: something that makes a noise when that stops coming.",
+        }).default([]),
+      },
+      { text: "Which alert goes where." },
+    ).prefault({}),
+  },
+  {
+    text: "Measurements, alerts and who gets them.",
+    derived: "nothing is watched, and a preview says so",
+  },
+);
+
 // --- the whole -----------------------------------------------------------------------------------------------------
 
 export const configSchema = section(
@@ -745,6 +858,7 @@ export const configSchema = section(
     service: serviceSchema.prefault({}),
     app: appSchema.prefault({}),
     verification: verificationSchema.prefault({}),
+    monitoring: monitoringSchema.optional(),
     aws: awsSchema.optional(),
   },
   { text: "Keys of a stack file, each under `cosyvoice-lvs:`." },
@@ -770,6 +884,9 @@ export const secrets = {
   httpUsers: {
     text: "People who may log in with a browser (HTTP basic authentication), a line each: `NAME:HASH`, with the hash that `openssl passwd -6` prints. Needs `apiKeys`.",
   },
+  receiverSecrets: {
+    text: "What must not be read by others about `monitoring.receivers`, by their names: `pulumi config set --secret --path receiverSecrets.NAME VALUE`. The URL of a webhook, of slack, dingtalk or wecom (with dingtalk, after a blank, the secret that the robot's calls are signed with); the SMTP password of email.",
+  },
   sshPrivateKey: {
     text: "Private key to log in with, as text. Instead of `ssh.privateKeyFile`, for pipelines that have no file.",
   },
@@ -790,7 +907,7 @@ export type ParsedConfig = z.output<typeof configSchema>;
 // --- what the rest of the program gets -------------------------------------------------------------------------------
 
 /** What a machine is there for. */
-export type MachineRole = "director" | "realServer" | "storage" | "client";
+export type MachineRole = "director" | "realServer" | "storage" | "client" | "monitor";
 
 /** A machine, with everything said that the stack file left to defaults. */
 export interface MachineConfig {
@@ -930,6 +1047,23 @@ export interface StorageEfsConfig {
   readonly kind: "efs";
 }
 
+/** Somebody who is told of alerts. What the keys mean depends on the kind, and the validator has seen to it. */
+export type ReceiverConfig = z.output<typeof receiverSchema>;
+
+/** How urgent an alert is. `watchdog` is the one that always comes. */
+export type AlertSeverity = "critical" | "warning" | "watchdog";
+
+/** The machine that watches, and what it does. */
+export interface MonitoringConfig extends MachineConfig {
+  readonly role: "monitor";
+  readonly adminNetworks: readonly string[];
+  readonly metrics: z.output<typeof monitoringSchema>["metrics"];
+  readonly ports: z.output<typeof monitoringSchema>["ports"];
+  readonly receivers: readonly ReceiverConfig[];
+  /** Names of receivers, by what they are told of. */
+  readonly routing: Readonly<Record<AlertSeverity, readonly string[]>>;
+}
+
 /** A cluster on either platform: valid, complete, every default filled in, no secrets. */
 export interface ClusterConfig {
   readonly platform: "hosts" | "aws";
@@ -949,6 +1083,8 @@ export interface ClusterConfig {
   readonly verification: VerificationConfig;
   /** What is to be made; only on the platform `aws`. */
   readonly aws: AwsConfig | undefined;
+  /** `undefined`: nothing is watched. */
+  readonly monitoring: MonitoringConfig | undefined;
   /** Which secrets are set. Their text stays with Pulumi. */
   readonly secretsSet: Readonly<Record<SecretKey, boolean>>;
 }
@@ -960,11 +1096,17 @@ export function peersOn({ service, secretsSet }: Pick<ClusterConfig, "service" |
 
 /** Every machine that is configured or used over SSH, directors first, in a stable order. */
 export function machinesOf(config: ClusterConfig): readonly MachineConfig[] {
-  const { directors, realServers, storage, verification } = config;
+  const { directors, realServers, storage, verification, monitoring } = config;
   return [
     ...directors,
     ...realServers,
     ...(storage.kind === "machine" ? [storage] : []),
     ...(verification.client ? [verification.client] : []),
+    ...(monitoring ? [monitoring] : []),
   ];
+}
+
+/** Those of them that are watched: all but the one that only asks. */
+export function watchedMachines(config: ClusterConfig): readonly MachineConfig[] {
+  return machinesOf(config).filter(({ role }) => role !== "client");
 }

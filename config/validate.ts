@@ -7,8 +7,9 @@ import { checkHttps } from "./https";
 import { type Path, pathText } from "./keys";
 import { isPlainPath } from "./leaves";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
-import { isCommit, lockedPython, type ParsedConfig } from "./schema";
+import { isCommit, lockedPython, type MachineRole, type ParsedConfig } from "./schema";
 import { checkAws, withAwsMachines } from "./validateAws";
+import { checkMonitoring } from "./validateMonitoring";
 
 /** A mistake between values. */
 export interface Conflict {
@@ -40,6 +41,8 @@ export type Draft = DeepPartial<ParsedConfig> & {
     readonly apiKeysText: string | undefined;
     readonly httpUsers: boolean;
     readonly httpUsersText: string | undefined;
+    readonly receiverSecrets: boolean;
+    readonly receiverSecretTexts: Readonly<Record<string, unknown>> | undefined;
     readonly sshPrivateKey: boolean;
   };
   /** Paths that the schema has refused: what is `undefined` for that reason is not missing. */
@@ -69,6 +72,7 @@ export function findConflicts(draft: Draft): Conflict[] {
   checkPorts(draft, report);
   checkHostKeys(draft, report);
   checkVerification(draft, report);
+  checkMonitoring(draft, report);
   return conflicts;
 }
 
@@ -122,7 +126,7 @@ function checkPlatform(draft: Draft, report: Report): void {
 
 interface FoundMachine {
   readonly path: Path;
-  readonly role: "director" | "realServer" | "storage" | "client";
+  readonly role: MachineRole;
   readonly what: string;
   readonly name: string | undefined;
   readonly address: string | undefined;
@@ -147,6 +151,7 @@ function machinesIn(draft: Draft): FoundMachine[] {
     add(["realServers", index], "realServer", raw);
   if (draft.storage?.export === undefined) add(["storage"], "storage", draft.storage);
   add(["verification", "client"], "client", draft.verification?.client);
+  if (draft.monitoring?.enabled !== false) add(["monitoring"], "monitor", draft.monitoring);
   return machines;
 }
 
@@ -209,8 +214,8 @@ function checkHostKeys(draft: Draft, report: Report): void {
   const fix =
     "write the public key from the machine's /etc/ssh/ssh_host_ed25519_key.pub, or set ssh.knownHostsFile to a file that has it";
   for (const { path, what, hostKey, name, address, role } of machinesIn(draft)) {
-    // A storage section that is only half there is refused for that already.
-    if (role === "storage" && (name === undefined || address === undefined)) continue;
+    // A section that is only half there is refused for that already.
+    if ((role === "storage" || role === "monitor") && (name === undefined || address === undefined)) continue;
     if (hostKey === undefined)
       report([...path, "hostKey"], `is missing: nothing would tell ${what} from an impostor`, fix);
   }

@@ -120,6 +120,9 @@ function nftables(): string {
     "  chain prerouting {",
     "    type nat hook prerouting priority dstnat",
     `    iifname "eth0" tcp dport ${network.port} dnat ip to ${network.vip}:${network.port}`,
+    ...network.monitorPorts.map(
+      (port) => `    iifname "eth0" tcp dport ${port} dnat ip to ${network.monitor}:${port}`,
+    ),
     "  }",
     "  chain postrouting {",
     "    type nat hook postrouting priority srcnat",

@@ -24,6 +24,8 @@ interface LabRecord {
   readonly vipPort: number;
   /** Absent in a lab that an older version started. */
   readonly httpsPort?: number;
+  /** By the port of the monitoring machine: the one of 127.0.0.1 that leads there. */
+  readonly monitorPorts: Readonly<Record<string, number>>;
 }
 
 /**
@@ -81,16 +83,18 @@ export class Lab {
         before !== undefined && (await isFree(before.sshPort)) ? before.sshPort : await freePortFrom(42200),
       vipPort: await freePortFrom(network.port),
       httpsPort: await freePortFrom(network.httpsForward),
+      monitorPorts: await freePorts(network.monitorPorts),
     };
     await writeFile(`${this.recordFile}.new`, `${JSON.stringify(record)}\n`);
     await rename(`${this.recordFile}.new`, this.recordFile);
     await this.ssh.configure(record.sshPort);
     await this.ssh.close();
-    const { sshPort, vipPort, httpsPort } = record;
-    const process = await this.vm.start(
-      { ...images, data, sshPort, vipPort, ...(httpsPort === undefined ? {} : { httpsPort }) },
-      note,
-    );
+    const { sshPort, vipPort, httpsPort, monitorPorts } = record;
+    const forwards = [
+      ...(httpsPort === undefined ? [] : [[httpsPort, network.httpsPort] as const]),
+      ...Object.entries(monitorPorts).map(([there, here]) => [here, Number(there)] as const),
+    ];
+    const process = await this.vm.start({ ...images, data, sshPort, vipPort, forwards }, note);
     if (vipPort !== network.port)
       note(`port ${network.port} of this computer is taken: the VIP is at ${vipPort}`);
     return process;
@@ -159,6 +163,12 @@ export class Lab {
   async httpsUrl(): Promise<string | undefined> {
     const port = (await this.record())?.httpsPort;
     return port === undefined ? undefined : `https://127.0.0.1:${port}/`;
+  }
+
+  /** Where this computer finds Prometheus (9090) or Alertmanager (9093) of the lab's monitoring machine. */
+  async monitorUrl(port: (typeof network.monitorPorts)[number]): Promise<string | undefined> {
+    const here = (await this.record())?.monitorPorts?.[port];
+    return here === undefined ? undefined : `http://127.0.0.1:${here}/`;
   }
 
   /** Port of 127.0.0.1 of the virtual machine's SSH server, the jump host. */
@@ -232,4 +242,15 @@ export class Lab {
     const text = await readFile(this.recordFile, "utf8").catch(() => undefined);
     return text === undefined ? undefined : (JSON.parse(text) as LabRecord);
   }
+}
+
+/** For each port one of 127.0.0.1 that is free: the same where possible, and no two alike. */
+async function freePorts(ports: readonly number[]): Promise<Record<string, number>> {
+  const found: Record<string, number> = {};
+  for (const port of ports) {
+    let free = await freePortFrom(port);
+    while (Object.values(found).includes(free)) free = await freePortFrom(free + 1);
+    found[port] = free;
+  }
+  return found;
 }

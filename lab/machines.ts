@@ -1,7 +1,7 @@
 import { LabError } from "./errors";
 
 /** What a machine is for in the cluster; the names are those of the stack configuration. */
-export type LabRole = "client" | "director" | "realServer" | "storage";
+export type LabRole = "client" | "director" | "realServer" | "storage" | "monitor";
 
 /** One machine of the lab: a systemd-nspawn container with its own systemd, SSH server and network namespace. */
 export interface LabMachine {
@@ -34,6 +34,9 @@ export const network = {
   httpsPort: 443,
   /** The port of 127.0.0.1 of the user's computer that leads there, if it is free. */
   httpsForward: 8443,
+  /** The machine that watches, and the ports of it that are forwarded to 127.0.0.1 of the user's computer (if they are free). */
+  monitor: "192.168.1.30",
+  monitorPorts: [9090, 9093],
 } as const;
 
 /**
@@ -53,6 +56,7 @@ export const machines: readonly LabMachine[] = [
   { name: "rs-2", role: "realServer", address: "192.168.1.102", memory: 900 },
   { name: "rs-3", role: "realServer", address: "192.168.1.103", memory: 900 },
   { name: "storage", role: "storage", address: "192.168.1.20", memory: 384, ext4: ["srv"] },
+  { name: "monitor", role: "monitor", address: network.monitor, memory: 512 },
 ];
 
 /**

@@ -21,6 +21,8 @@ export interface LabStatus {
   readonly exists: boolean;
   readonly running: boolean;
   readonly url?: string;
+  /** Prometheus and Alertmanager, in this order. */
+  readonly monitorUrls?: readonly string[];
   readonly sshPort?: number;
   readonly vm?: VmProcess & { readonly memory: number };
   readonly machines: readonly MachineStatus[];
@@ -38,7 +40,11 @@ export function stopped(exists: boolean): LabStatus {
  */
 export async function running(
   vm: VmProcess,
-  ports: { readonly sshPort: number; readonly vipPort: number },
+  ports: {
+    readonly sshPort: number;
+    readonly vipPort: number;
+    readonly monitorPorts?: Readonly<Record<string, number>>;
+  },
   report: string,
 ): Promise<LabStatus> {
   const states = new Map(report.split("\n").map((line) => [line.split(" ")[0], line.split(" ").slice(1)]));
@@ -46,6 +52,7 @@ export async function running(
     exists: true,
     running: true,
     url: `http://127.0.0.1:${ports.vipPort}/`,
+    monitorUrls: Object.values(ports.monitorPorts ?? {}).map((port) => `http://127.0.0.1:${port}/`),
     sshPort: ports.sshPort,
     vm: { ...vm, memory: await residentMemory(vm.pid) },
     machines: machines.map(({ name, role, address }) => {
@@ -92,6 +99,7 @@ export function statusText(found: LabStatus): string {
     "",
     `virtual machine: ${how}, process ${vm.pid}, ${vm.memory} MiB resident`,
     `VIP: ${found.url}`,
+    ...(found.monitorUrls?.length ? [`Prometheus, Alertmanager: ${found.monitorUrls.join(" ")}`] : []),
   ].join("\n");
 }
 

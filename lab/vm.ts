@@ -25,8 +25,8 @@ export interface VmSettings {
   readonly sshPort: number;
   /** Port of 127.0.0.1 to the VIP. @default none */
   readonly vipPort?: number;
-  /** Port of 127.0.0.1 to the VIP's HTTPS. @default none */
-  readonly httpsPort?: number;
+  /** Further ports of 127.0.0.1, each with the virtual machine's port that it leads to. @default none */
+  readonly forwards?: readonly (readonly [here: number, there: number])[];
   /** Further kernel parameters. @default none */
   readonly kernelParameters?: string;
 }
@@ -137,14 +137,18 @@ export class Vm {
   }
 
   private arguments(settings: VmSettings, accelerator: Accelerator): string[] {
-    const { vm, machine, data, sshPort, vipPort, httpsPort, kernelParameters } = settings;
+    const { vm, machine, data, sshPort, vipPort, forwards = [], kernelParameters } = settings;
     const disk = (id: string, file: string, options: string) => [
       "-drive",
       `id=${id},if=none,format=raw,file=${file.replaceAll(",", ",,")},${options}`,
       "-device",
       `virtio-blk-pci,drive=${id}`,
     ];
-    const forward = (host: number, guest: number) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`;
+    const forwarded = [
+      [sshPort, 22],
+      ...(vipPort === undefined ? [] : [[vipPort, network.port]]),
+      ...forwards,
+    ].map(([host, guest]) => `hostfwd=tcp:127.0.0.1:${host}-:${guest}`);
     const kernel = [
       "console=ttyS0 loglevel=6 panic=1 net.ifnames=0 random.trust_cpu=on audit=0 lsm=capability nowatchdog rcupdate.rcu_expedited=1",
       // Nothing in the lab is worth protecting from the processor's leaks, and emulation pays dearly for it.
@@ -161,12 +165,7 @@ export class Vm {
       ...(machine === undefined ? [] : disk("machine", machine.disk, "readonly=on")),
       ...disk("data", data, "cache=writeback"),
       "-netdev",
-      [
-        "user,id=net,restrict=on",
-        forward(sshPort, 22),
-        ...(vipPort === undefined ? [] : [forward(vipPort, network.port)]),
-        ...(httpsPort === undefined ? [] : [forward(httpsPort, network.httpsPort)]),
-      ].join(","),
+      ["user,id=net,restrict=on", ...forwarded].join(","),
       ...["-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"],
       ...["-serial", `file:${this.consoleLog}`],
     ];

@@ -11,9 +11,12 @@ export const FIREWALL_TABLE = "inet cosyvoice_lvs_firewall";
 /** UDP port of IPVS's sync daemon. */
 const SYNC_PORT = 8848;
 
-/** Whether a machine gets a packet filter of this kind. The client of the verification has nothing of ours that listens. */
+/**
+ * Whether a machine gets a packet filter of this kind. The client of the verification has nothing of ours that listens, and
+ * the machine that watches has a filter of its own.
+ */
 export function hasFirewall({ firewall, https }: ClusterConfig, role: MachineRole): boolean {
-  if (role === "client") return false;
+  if (role === "client" || role === "monitor") return false;
   return firewall.enabled || (role === "realServer" && https?.plainPort === "closed");
 }
 
@@ -96,19 +99,31 @@ function serviceRules(config: ClusterConfig, role: MachineRole): string[] {
       ];
     case "storage":
     case "client":
+    case "monitor":
       return [];
     default:
       return never(role);
   }
 }
 
-/** The service's own port, for those who check it and those who share its work. */
-function closedPlainPort({ port, directors, realServers }: ClusterConfig): string[] {
-  return [`iif != "lo" ip saddr != ${addresses([...directors, ...realServers])} tcp dport ${port} drop`];
+/** The service's own port, for those who check it, watch it and share its work. */
+function closedPlainPort({ port, directors, realServers, monitoring }: ClusterConfig): string[] {
+  const asking = addresses([...directors, ...realServers, ...(monitoring ? [monitoring] : [])]);
+  return [`iif != "lo" ip saddr != ${asking} tcp dport ${port} drop`];
 }
 
 /** What the machines of the cluster want from each other. */
 function clusterRules(config: ClusterConfig, machineName: string): string[] {
+  const { monitoring } = config;
+  return [
+    ...rulesOfRole(config, machineName),
+    ...(monitoring === undefined
+      ? []
+      : [`ip saddr ${monitoring.address} tcp dport ${monitoring.ports.nodeExporter} accept`]),
+  ];
+}
+
+function rulesOfRole(config: ClusterConfig, machineName: string): string[] {
   const { directors, realServers, loadBalancer, https } = config;
   const { role } = byName(machinesOf(config), machineName);
   switch (role) {
@@ -132,6 +147,7 @@ function clusterRules(config: ClusterConfig, machineName: string): string[] {
     case "storage":
       return [`ip saddr ${addresses(realServers)} tcp dport 2049 accept`];
     case "client":
+    case "monitor":
       return [];
     default:
       return never(role);

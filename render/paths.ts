@@ -66,4 +66,28 @@ export const paths = {
   keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",
   exports: "/etc/exports.d/cosyvoice-lvs.exports",
   nfsServerConfig: "/etc/nfs.conf.d/cosyvoice-lvs.conf",
+  /** What node_exporter reads of other programs' making. */
+  metrics: "/var/lib/cosyvoice-metrics",
+  exporter: "/usr/local/lib/cosyvoice-lvs/exporter",
+  nodeExporterDropIn: "/etc/systemd/system/prometheus-node-exporter.service.d/cosyvoice-lvs.conf",
+  watchRules: "/etc/cosyvoice-lvs/watch.nft",
+  watchRulesUnit: "/etc/systemd/system/cosyvoice-watch-rules.service",
+  directorMetricsConfig: "/etc/cosyvoice-lvs/exporter.json",
+  directorMetricsUnit: "/etc/systemd/system/cosyvoice-director-metrics.service",
+  gpuMetricsUnit: "/etc/systemd/system/cosyvoice-gpu-metrics.service",
+  sentenceConfig: "/etc/cosyvoice-lvs/sentence.json",
+  sentenceUnit: "/etc/systemd/system/cosyvoice-sentence.service",
+  prometheusConfig: "/etc/cosyvoice-lvs/prometheus.yml",
+  /** By a pattern, so that the one can be checked before the other is there. */
+  alertRulesPattern: "/etc/cosyvoice-lvs/alerts/*.yml",
+  alertRules: "/etc/cosyvoice-lvs/alerts/cosyvoice.yml",
+  prometheusDropIn: "/etc/systemd/system/prometheus.service.d/cosyvoice-lvs.conf",
+  alertmanagerConfig: "/etc/cosyvoice-lvs/alertmanager.yml",
+  alertmanagerDropIn: "/etc/systemd/system/prometheus-alertmanager.service.d/cosyvoice-lvs.conf",
+  proberConfig: "/etc/cosyvoice-lvs/prober.yml",
+  proberDropIn: "/etc/systemd/system/prometheus-blackbox-exporter.service.d/cosyvoice-lvs.conf",
+  alertRelay: "/usr/local/lib/cosyvoice-lvs/alert-relay",
+  alertRelayUnit: "/etc/systemd/system/cosyvoice-alert-relay.service",
+  /** One file for each receiver that has a secret. */
+  receiverSecrets: "/etc/cosyvoice-lvs/receivers",
 } as const;

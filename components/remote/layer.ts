@@ -1,5 +1,6 @@
 import { remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
+import type { ClusterConfig } from "../../config/schema";
 import { digest } from "../digest";
 import type { Machine } from "../platform/machine";
 import { connectionTo } from "./connection";
@@ -28,10 +29,17 @@ const programFiles = {
   engine: "engine.py",
   weights: "weights.py",
   verify: "verify.py",
+  exporter: "exporter.py",
+  "alert-relay": "alert-relay.py",
 } as const;
 
 /** A program that {@link applier} can put on a machine. */
 export type Program = keyof typeof programFiles;
+
+/** What the machines of a cluster that is watched need besides. */
+export function watching({ monitoring }: Pick<ClusterConfig, "monitoring">): readonly Program[] {
+  return monitoring === undefined ? [] : ["exporter"];
+}
 
 /** Installers by the names of their programs: a text of some 150 kB for each role, and not for each of 300 machines. */
 const installers = new Map<string, string>();

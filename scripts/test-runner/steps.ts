@@ -16,6 +16,22 @@ export interface Step {
   readonly environment?: Readonly<Record<string, string>>;
 }
 
+/** Whose programs read what monitoring is made of. */
+const monitoringPackages = [
+  "prometheus",
+  "prometheus-alertmanager",
+  "prometheus-blackbox-exporter",
+  "prometheus-node-exporter",
+];
+
+/** The real programs around a real speech service, from the fault to who is told. */
+const monitoring: Step = {
+  name: "monitoring, without machines",
+  command: ["npx", "mocha", "--config", "test/monitoring/.mocharc.json"],
+  counts: "mocha",
+  packages: [...monitoringPackages, "python3-venv", "espeak-ng"],
+};
+
 /** From what fails fastest to what proves most. */
 export const steps: readonly Step[] = [
   {
@@ -35,7 +51,10 @@ export const steps: readonly Step[] = [
     name: "unit, components, golden",
     command: ["npx", "mocha"],
     counts: "mocha",
-    packages: ["keepalived", "nftables", "shellcheck", "openssh-client", "python3", "systemd", "git"],
+    packages: [
+      ...["keepalived", "nftables", "shellcheck", "openssh-client", "python3", "systemd", "git"],
+      ...monitoringPackages,
+    ],
   },
   {
     name: "host programs",
@@ -62,6 +81,7 @@ export const steps: readonly Step[] = [
     packages: ["python3-venv", "iproute2", "keepalived"],
     aws: true,
   },
+  monitoring,
   {
     name: "the command plugin's conformance",
     command: ["npx", "mocha", "--config", "test/conformance/.mocharc.json"],
@@ -92,10 +112,41 @@ const selections: Record<string, (step: Step) => boolean> = {
 export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
   if (what === "faults") return faultSteps(rest);
+  if (what === "monitoring") return monitoringSteps(rest);
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, faults [NAME...] [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, faults [NAME...] [--state existing], monitoring [--state existing].`;
   return steps.filter(selected);
+}
+
+/** What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. */
+function monitoringSteps(args: readonly string[]): readonly Step[] | string {
+  const existing = args.join(" ") === "--state existing";
+  if (args.length > 0 && !existing) {
+    return `"${args.join(" ")}" is not known to monitoring: give --state existing for the lab that runs.`;
+  }
+  const files = ["unit/config-monitoring", "components/monitoring", "golden/monitoring", "golden/dashboards"];
+  const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
+  const texts: Step = {
+    name: "monitoring: texts, alerts, runbooks",
+    command: [...some, "20000", ...files.map((file) => `test/${file}.test.ts`)],
+    counts: "mocha",
+    packages: [...monitoringPackages, "systemd"],
+  };
+  const readings: Step = {
+    name: "monitoring: readings, relay",
+    command: ["host/test", "-k", "exporter or relay"],
+    counts: "pytest",
+    packages: ["python3-venv", "iproute2", "keepalived"],
+  };
+  const lab: Step = {
+    name: "monitoring, in the lab",
+    command: [...some, "900000", "test/lab/3c-monitoring.test.ts"],
+    counts: "mocha",
+    lab: true,
+    environment: { COSYVOICE_LVS_STATE: stateDir() },
+  };
+  return [texts, readings, monitoring, ...(existing ? [lab] : [])];
 }
 
 function faultSteps(args: readonly string[]): readonly Step[] | string {

@@ -49,13 +49,7 @@ import {
   type RawOverrides,
   rawCluster,
 } from "../unit/config-fixture";
-
-/** A configuration and what it becomes. */
-export interface GoldenCase {
-  readonly name: string;
-  /** Text by file name. */
-  readonly texts: Readonly<Record<string, string>>;
-}
+import { type GoldenCase, monitoringCases } from "./monitoringCases";
 
 const bothDirectors = (overrides: RawOverrides) => ({
   "keepalived-director-1.conf": renderKeepalivedConfig(cluster(overrides), "director-1"),
@@ -361,6 +355,7 @@ export const goldenCases: readonly GoldenCase[] = [
       ),
     },
   },
+  ...monitoringCases,
   {
     name: "aws",
     texts: {

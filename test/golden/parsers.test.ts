@@ -128,6 +128,8 @@ describe("systemd", () => {
     paths.engineProgram,
     paths.vipMover,
     "/usr/sbin/nginx",
+    paths.exporter,
+    paths.alertRelay,
     join(paths.service, "run.sh"),
   ];
 

@@ -1310,6 +1310,7 @@ describe("stack files of this repository", () => {
         "verification.client.hostKey",
         "tlsCertificate",
         "tlsKey",
+        "monitoring.hostKey",
       ],
     );
 
@@ -1323,6 +1324,7 @@ describe("stack files of this repository", () => {
       realServers: Machine[];
       storage: Machine;
       verification: { client: Machine };
+      monitoring: Machine;
     };
     const result = parseConfig({
       ...raw,
@@ -1336,6 +1338,7 @@ describe("stack files of this repository", () => {
       verification: { ...lab.verification, client: pinned(lab.verification.client) },
       tlsCertificate: true,
       tlsKey: true,
+      monitoring: pinned(lab.monitoring),
     });
     assert.deepEqual(result.ok ? [] : result.problems, []);
     assert.equal(

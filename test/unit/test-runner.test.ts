@@ -47,6 +47,16 @@ describe("scripts/test runs", () => {
     assert.ok(environment("faults", "--state", "existing", "drain").COSYVOICE_LVS_STATE);
   });
 
+  it("monitoring by name, in the lab only when one is named", () => {
+    assert.deepEqual(names("monitoring"), [
+      "monitoring: texts, alerts, runbooks",
+      "monitoring: readings, relay",
+      "monitoring, without machines",
+    ]);
+    assert.deepEqual(names("monitoring", "--state", "existing").slice(3), ["monitoring, in the lab"]);
+    assert.match(String(names("monitoring", "--state")), /"--state" is not known to monitoring/);
+  });
+
   it("nothing when it is told what it does not know", () => {
     assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, aws, faults/);
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);

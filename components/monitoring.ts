@@ -1,0 +1,268 @@
+import { posix } from "node:path";
+import * as pulumi from "@pulumi/pulumi";
+import { type ClusterConfig, type MonitoringConfig, watchedMachines } from "../config/schema";
+import { relayed, renderAlertmanagerConfig, withSecret } from "../render/monitoring/alertmanager";
+import { renderAlertRules } from "../render/monitoring/alerts";
+import {
+  renderAlertRelayUnit,
+  renderDirectorMetricsConfig,
+  renderDirectorMetricsUnit,
+  renderGpuMetricsUnit,
+  renderSentenceConfig,
+  renderSentenceUnit,
+  renderWatchRules,
+  renderWatchRulesUnit,
+} from "../render/monitoring/exporters";
+import {
+  renderAlertmanagerDropIn,
+  renderNodeExporterDropIn,
+  renderProberConfig,
+  renderProberDropIn,
+  renderPrometheusConfig,
+  renderPrometheusDropIn,
+} from "../render/monitoring/prometheus";
+import { paths } from "../render/paths";
+import type { Machine } from "./platform/machine";
+import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
+import { type ManifestFile, rootFile } from "./remote/manifest";
+
+/** A configuration with monitoring. */
+type Watched = ClusterConfig & { readonly monitoring: MonitoringConfig };
+
+/** A machine that is watched, and what must be on it first. */
+export interface WatchedMachine {
+  readonly machine: Machine;
+  readonly after: readonly pulumi.Resource[];
+}
+
+export interface MonitoringArgs {
+  readonly config: Watched;
+  /** The machine that watches. */
+  readonly monitor: Machine;
+  /** All others that are watched: their own layers come first, so that watching never stands in the way of serving. */
+  readonly machines: readonly WatchedMachine[];
+  /** What must not be read by others about receivers, by their names. */
+  readonly receiverSecrets?: pulumi.Input<Readonly<Record<string, string>>> | undefined;
+}
+
+/**
+ * What watches the cluster: exporters on every machine, and on one of its own Prometheus, Alertmanager and a prober that asks
+ * the VIP as a client does. Nothing that serves waits for any of it or depends on it, and it takes no turns: when it is down,
+ * nobody is served worse.
+ */
+export class Monitoring extends pulumi.ComponentResource {
+  constructor(name: string, args: MonitoringArgs, opts?: pulumi.ComponentResourceOptions) {
+    super("cosyvoice-lvs:index:Monitoring", name, {}, opts);
+    const { config, monitor } = args;
+    const parent = { parent: this };
+
+    if (config.monitoring.receivers.length === 0) {
+      pulumi.log.warn(
+        "monitoring.receivers is empty: nobody is told of what is wrong. Alerts can be seen in Alertmanager.",
+        this,
+      );
+    }
+    const programs = applier(`${name}-applier`, monitor, ["exporter", "verify", "alert-relay"], parent);
+    // They take longest, and wait for nobody.
+    const packages = layer(
+      `${name}-packages`,
+      monitor,
+      "watcher-packages",
+      { packages: PACKAGES },
+      { ...parent, dependsOn: [programs] },
+    );
+    const secrets = this.secretsOf(`${name}-secrets`, args, packages);
+    layer(`${name}-watcher`, monitor, "watcher", watcherContent(config), {
+      ...parent,
+      dependsOn: [packages, ...(secrets ? [secrets] : [])],
+    });
+    for (const { machine, after } of [...args.machines, { machine: monitor, after: [packages] }]) {
+      layer(`${name}-${machine.name}`, machine, "watched", watchedContent(config, machine.name), {
+        ...parent,
+        dependsOn: [...after],
+      });
+    }
+    this.registerOutputs({ machine: monitor.name, address: monitor.address });
+  }
+
+  /** The receivers' own layer, so that their secrets neither hide nor appear in the diff of the rest. */
+  private secretsOf(
+    name: string,
+    { config, monitor, receiverSecrets }: MonitoringArgs,
+    packages: pulumi.Resource,
+  ): pulumi.Resource | undefined {
+    const receivers = withSecret(config);
+    if (receivers.length === 0) return undefined;
+    if (receiverSecrets === undefined) {
+      throw new pulumi.RunError("receiverSecrets are said to be set, and they are not there.");
+    }
+    const names = receivers.map((receiver) => receiver.name);
+    const content = pulumi.secret(receiverSecrets).apply((given) => secretsContent(names, given));
+    return layer(name, monitor, "watcher-secrets", content, { parent: this, dependsOn: [packages] });
+  }
+}
+
+/** Of the monitoring machine. */
+const PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "curl"];
+
+/** Debian's programs of this kind run as this user, whom its packages make. */
+const GROUP = "prometheus";
+
+function secretsContent(names: readonly string[], given: Readonly<Record<string, string>>): LayerContent {
+  const file = (name: string): readonly [string, ManifestFile] => [
+    `${paths.receiverSecrets}/${name}`,
+    rootFile(given[name] ?? "", {
+      mode: "0640",
+      owner: `root:${GROUP}`,
+      notify: [`restart:${posix.basename(paths.alertRelayUnit)}`],
+    }),
+  ];
+  return {
+    secret: true,
+    directories: { [paths.receiverSecrets]: { mode: "0750", owner: `root:${GROUP}` } },
+    files: Object.fromEntries(names.map(file)),
+  };
+}
+
+/** A unit of ours with its program: what restarts it when one of them changes. */
+function unit(path: string, text: string, program?: Program) {
+  const name = posix.basename(path);
+  return {
+    files: {
+      ...(program === undefined ? {} : stamp(program, name)),
+      [path]: rootFile(text, { notify: [`restart:${name}`] }),
+    },
+    units: { [name]: { enabled: true, started: true } },
+  };
+}
+
+/** What is on a machine that is watched. */
+function watchedContent(config: Watched, machineName: string): LayerContent {
+  const machine = watchedMachines(config).find(({ name }) => name === machineName);
+  if (machine === undefined) throw new Error(`${machineName} is not watched`);
+  const own = ownReader(config, machine.role);
+  const rules = posix.basename(paths.watchRulesUnit);
+  return {
+    packages: ["prometheus-node-exporter", "nftables"],
+    directories: { [paths.metrics]: { mode: "0755", owner: "root:root", purge: true } },
+    files: {
+      [paths.watchRules]: rootFile(renderWatchRules(config, machine), {
+        check: "nft -c -f {}",
+        notify: [`reload:${rules}`],
+      }),
+      [paths.watchRulesUnit]: rootFile(renderWatchRulesUnit()),
+      [paths.nodeExporterDropIn]: rootFile(renderNodeExporterDropIn(config, machine), {
+        notify: ["restart:prometheus-node-exporter.service"],
+      }),
+      ...own?.files,
+    },
+    // The rules first: nothing of this is to be seen by everybody, also not for a moment.
+    units: {
+      [rules]: { enabled: true, started: true },
+      "prometheus-node-exporter.service": { enabled: true, started: true },
+      ...own?.units,
+    },
+  };
+}
+
+function ownReader(
+  config: Watched,
+  role: Machine["role"],
+): Pick<LayerContent, "files" | "units"> | undefined {
+  switch (role) {
+    case "director": {
+      const reader = unit(paths.directorMetricsUnit, renderDirectorMetricsUnit(), "exporter");
+      const notify = [`restart:${posix.basename(paths.directorMetricsUnit)}`];
+      return {
+        ...reader,
+        files: {
+          ...reader.files,
+          [paths.directorMetricsConfig]: rootFile(renderDirectorMetricsConfig(config), { notify }),
+        },
+      };
+    }
+    case "realServer":
+      return unit(paths.gpuMetricsUnit, renderGpuMetricsUnit(config), "exporter");
+    default:
+      return undefined;
+  }
+}
+
+/** What is on the machine that watches. */
+function watcherContent(config: Watched): LayerContent {
+  const { ports, metrics, receivers } = config.monitoring;
+  const sentence = unit(paths.sentenceUnit, renderSentenceUnit(), "exporter");
+  const relay = receivers.some(relayed)
+    ? unit(paths.alertRelayUnit, renderAlertRelayUnit(), "alert-relay")
+    : undefined;
+  const daemon = (name: string, dropIn: readonly [string, string], texts: Record<string, ManifestFile>) => ({
+    files: { ...texts, [dropIn[0]]: rootFile(dropIn[1], { notify: [`restart:${name}`] }) },
+    units: { [name]: { enabled: true, started: true } },
+  });
+  const prometheus = daemon("prometheus.service", [paths.prometheusDropIn, renderPrometheusDropIn(config)], {
+    [paths.alertRules]: rootFile(renderAlertRules(config), {
+      check: "promtool check rules {}",
+      notify: ["reload:prometheus.service"],
+    }),
+    [paths.prometheusConfig]: rootFile(renderPrometheusConfig(config), {
+      check: "promtool check config {}",
+      notify: ["reload:prometheus.service"],
+    }),
+  });
+  const alertmanager = daemon(
+    "prometheus-alertmanager.service",
+    [paths.alertmanagerDropIn, renderAlertmanagerDropIn(config)],
+    {
+      [paths.alertmanagerConfig]: rootFile(renderAlertmanagerConfig(config), {
+        check: "amtool check-config {}",
+        notify: ["reload:prometheus-alertmanager.service"],
+      }),
+    },
+  );
+  const prober = daemon("prometheus-blackbox-exporter.service", [paths.proberDropIn, renderProberDropIn()], {
+    [paths.proberConfig]: rootFile(renderProberConfig(), {
+      check: "prometheus-blackbox-exporter --config.check --config.file={}",
+      notify: ["reload:prometheus-blackbox-exporter.service"],
+    }),
+  });
+  return {
+    preflight: [
+      {
+        name: `there are ${metrics.disk} GB for measurements`,
+        run: `[ $(($(df -B1 --output=avail /var/lib/prometheus | tail -n1) + $(du -sB1 /var/lib/prometheus | cut -f1))) -ge ${metrics.disk * 1e9} ]`,
+        fix: "set monitoring.metrics.disk to what this machine has, or give it more",
+      },
+    ],
+    packages: PACKAGES,
+    directories: { [paths.metrics]: { mode: "0755", owner: "root:root", purge: true } },
+    files: {
+      ...prometheus.files,
+      ...alertmanager.files,
+      ...prober.files,
+      ...sentence.files,
+      [paths.sentenceConfig]: rootFile(renderSentenceConfig(config), {
+        notify: [`restart:${posix.basename(paths.sentenceUnit)}`],
+      }),
+      ...relay?.files,
+    },
+    units: {
+      ...relay?.units,
+      ...alertmanager.units,
+      ...prober.units,
+      ...sentence.units,
+      ...prometheus.units,
+    },
+    checks: [
+      {
+        name: "Prometheus is ready",
+        run: `curl -sf --max-time 5 http://127.0.0.1:${ports.prometheus}/-/ready`,
+        within: 120,
+      },
+      {
+        name: "Alertmanager is ready",
+        run: `curl -sf --max-time 5 http://127.0.0.1:${ports.alertmanager}/-/ready`,
+        within: 60,
+      },
+    ],
+  };
+}

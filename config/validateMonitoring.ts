@@ -1,0 +1,259 @@
+/** How the keys of the section `monitoring` fit together, and with the rest. */
+import type { Path } from "./keys";
+import { PROBER_PORT, RELAY_PORT } from "./ports";
+import type { Draft, Report } from "./validate";
+
+type Monitoring = NonNullable<Draft["monitoring"]>;
+type Receiver = NonNullable<NonNullable<Monitoring["receivers"]>[number]>;
+type Kind = NonNullable<Receiver["kind"]>;
+
+/** Finds every conflict in the section `monitoring` and the secrets of its receivers. */
+export function checkMonitoring(draft: Draft, report: Report): void {
+  const { monitoring } = draft;
+  if (monitoring === undefined) {
+    if (draft.secrets.receiverSecrets && !draft.refused.has("monitoring")) {
+      report(
+        ["receiverSecrets"],
+        "is set, but there is no section monitoring",
+        "add monitoring with its receivers, or run: pulumi config rm receiverSecrets",
+        "(a secret)",
+      );
+    }
+    return;
+  }
+  if (draft.platform === "aws") {
+    report(["monitoring"], "is given, and on the platform aws nothing is watched yet", "remove it");
+    return;
+  }
+  if (monitoring.enabled === false) return;
+  for (const key of ["name", "address"] as const) {
+    if (monitoring[key] === undefined) {
+      report(
+        ["monitoring", key],
+        "is missing",
+        "name a machine of its own (name and address), or set monitoring.enabled to false",
+      );
+    }
+  }
+  checkPorts(draft, monitoring, report);
+  checkReceivers(draft, monitoring, report);
+  checkRouting(monitoring, report);
+  checkRetention(draft, monitoring, report);
+}
+
+// --- ports -----------------------------------------------------------------------------------------------------------
+
+function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): void {
+  if (ports === undefined) return;
+  const ownSsh = ssh?.port ?? draft.ssh?.port;
+  const taken = new Map<number, string>();
+  if (ownSsh !== undefined) taken.set(ownSsh, "of SSH on the monitoring machine");
+  taken.set(PROBER_PORT, "of the prober");
+  taken.set(RELAY_PORT, "of the relay of alerts");
+  for (const key of ["prometheus", "alertmanager", "nodeExporter"] as const) {
+    const port = ports[key];
+    if (port === undefined) continue;
+    const owner = taken.get(port);
+    if (owner !== undefined)
+      report(["monitoring", "ports", key], `is the port ${owner}`, "give each a port of its own");
+    taken.set(port, `of ${key}`);
+  }
+  const elsewhere: Readonly<Record<number, string>> = {
+    111: "of rpcbind",
+    2049: "of NFS",
+    7861: "on which the directors give out turns",
+    ...(draft.ssh?.port === undefined ? {} : { [draft.ssh.port]: "of SSH on the machines" }),
+    ...(draft.port === undefined ? {} : { [draft.port]: "of the service" }),
+  };
+  const owner = ports.nodeExporter === undefined ? undefined : elsewhere[ports.nodeExporter];
+  if (owner !== undefined && ports.nodeExporter !== ownSsh) {
+    report(
+      ["monitoring", "ports", "nodeExporter"],
+      `is the port ${owner}`,
+      "write one that is free on every machine, such as 9100",
+    );
+  }
+}
+
+// --- receivers -------------------------------------------------------------------------------------------------------
+
+/** Which keys a kind of receiver takes besides name and kind, and which it cannot do without. */
+const keysOf: Readonly<
+  Record<Kind, { takes: readonly (keyof Receiver)[]; needs: readonly (keyof Receiver)[] }>
+> = {
+  webhook: { takes: ["url"], needs: [] },
+  email: { takes: ["to", "from", "server", "user"], needs: ["to", "from", "server"] },
+  slack: { takes: [], needs: [] },
+  dingtalk: { takes: [], needs: [] },
+  wecom: { takes: [], needs: [] },
+};
+
+function checkReceivers(draft: Draft, monitoring: Monitoring, report: Report): void {
+  const receivers = monitoring.receivers ?? [];
+  const names = new Set<string>();
+  receivers.forEach((receiver, index) => {
+    if (receiver === undefined) return;
+    const at: Path = ["monitoring", "receivers", index];
+    const { name } = receiver;
+    if (name !== undefined && names.has(name)) {
+      report(
+        [...at, "name"],
+        "is the name of another receiver as well",
+        "give every receiver a name of its own",
+      );
+    }
+    if (name !== undefined) names.add(name);
+    checkReceiver(draft, receiver, at, report);
+  });
+  const given = draft.secrets.receiverSecretTexts;
+  if (draft.secrets.receiverSecrets && given === undefined) {
+    report(
+      ["receiverSecrets"],
+      "is not a value for each receiver",
+      "run: pulumi config set --secret --path receiverSecrets.NAME VALUE",
+      "(a secret)",
+    );
+  }
+  for (const name of Object.keys(given ?? {})) {
+    if (names.has(name) || draft.refused.has("monitoring.receivers")) continue;
+    report(
+      ["receiverSecrets", name],
+      "is the secret of no receiver",
+      `run: pulumi config rm --path receiverSecrets.${name}, or add a receiver of that name`,
+      "(a secret)",
+    );
+  }
+}
+
+function checkReceiver(draft: Draft, receiver: Receiver, at: Path, report: Report): void {
+  const { kind, name } = receiver;
+  if (kind === undefined) return;
+  const { takes, needs } = keysOf[kind];
+  for (const key of ["url", "to", "from", "server", "user"] as const) {
+    if (receiver[key] !== undefined && !takes.includes(key)) {
+      const instead =
+        key === "url" && name !== undefined
+          ? `remove it, and run: pulumi config set --secret --path receiverSecrets.${name} URL`
+          : "remove it";
+      report([...at, key], `does nothing for a receiver of kind ${kind}`, instead);
+    }
+    if (receiver[key] === undefined && needs.includes(key)) {
+      report([...at, key], `is missing, and the kind is ${kind}`, "write it");
+    }
+  }
+  if (receiver.url !== undefined && kind === "webhook") {
+    const fault = faultOfUrl(receiver.url, ["http:", "https:"]);
+    if (fault !== undefined)
+      report([...at, "url"], fault, "write an address such as https://alerts.example.org/hook");
+  }
+  if (name === undefined) return;
+  checkSecret(draft, receiver, kind, name, report);
+}
+
+function checkSecret(draft: Draft, receiver: Receiver, kind: Kind, name: string, report: Report): void {
+  const path: Path = ["receiverSecrets", name];
+  const texts = draft.secrets.receiverSecretTexts;
+  const secret = texts !== undefined && Object.hasOwn(texts, name) ? texts[name] : undefined;
+  const set = `run: pulumi config set --secret --path receiverSecrets.${name} ${kind === "email" ? "PASSWORD" : "URL"}`;
+  if (secret === undefined) {
+    const needed = kind === "email" ? receiver.user !== undefined : receiver.url === undefined;
+    if (needed) report(path, `is not set, and the receiver ${name} (${kind}) needs it`, set);
+    return;
+  }
+  if (typeof secret !== "string" || secret === "") {
+    report(path, "is not a text", set, "(a secret)");
+    return;
+  }
+  if (kind === "email") {
+    if (receiver.user === undefined)
+      report(path, "is a password without a user", "write the receiver's user as well", "(a secret)");
+    else if (/\p{Cc}/u.test(secret)) report(path, "is not one line", set, "(a secret)");
+    return;
+  }
+  if (kind === "webhook" && receiver.url !== undefined) {
+    report(path, "is set, and the receiver has a url too", "keep one of them", "(a secret)");
+    return;
+  }
+  const [url = "", ...more] = secret.split(" ");
+  const fault = faultOfUrl(url, kind === "webhook" ? ["http:", "https:"] : ["https:"]);
+  if (fault !== undefined) report(path, `${fault} (its text is not shown)`, set, "(a secret)");
+  else if (more.length > (kind === "dingtalk" ? 1 : 0))
+    report(path, "has blanks where there are none in a URL", set, "(a secret)");
+}
+
+/** What is wrong with a URL, continuing "it ..."; undefined when nothing is. */
+function faultOfUrl(value: string, schemes: readonly string[]): string | undefined {
+  const kinds = schemes.map((scheme) => `${scheme}//`).join(" or ");
+  let url: URL;
+  try {
+    url = new URL(value);
+  } catch {
+    return `is not a URL that starts with ${kinds}`;
+  }
+  if (!schemes.includes(url.protocol) || !value.startsWith(`${url.protocol}//`) || url.hostname === "")
+    return `is not a URL that starts with ${kinds}`;
+  if (/[\s"'\\\p{Cc}]/u.test(value)) return "has blanks, quotes or backslashes";
+  return undefined;
+}
+
+function checkRouting({ receivers, routing }: Monitoring, report: Report): void {
+  const names = (receivers ?? []).map((receiver) => receiver?.name);
+  // One that cannot be read may be the one that is meant.
+  if (names.includes(undefined)) return;
+  const known = names.length === 0 ? "there is none" : `there are ${names.join(", ")}`;
+  for (const severity of ["critical", "warning", "watchdog"] as const) {
+    (routing?.[severity] ?? []).forEach((name, index) => {
+      if (name === undefined || names.includes(name)) return;
+      report(
+        ["monitoring", "routing", severity, index],
+        `is the name of no receiver: ${known}`,
+        "write the name of one, or add it to monitoring.receivers",
+      );
+    });
+  }
+  const { critical, warning } = routing ?? {};
+  if (critical === undefined || warning === undefined) return;
+  const used = new Set([...critical, ...warning, ...(routing?.watchdog ?? [])]);
+  names.forEach((name, index) => {
+    if (name === undefined || used.has(name)) return;
+    report(
+      ["monitoring", "receivers", index, "name"],
+      "is told of nothing",
+      "name it in monitoring.routing, or remove it",
+    );
+  });
+}
+
+// --- disk ------------------------------------------------------------------------------------------------------------
+
+/**
+ * Series that a machine brings, and a real server more than others: its service, and the eight for each of the many processors
+ * that stand beside a GPU. Measured, with room: docs/monitoring.md.
+ */
+const SERIES_PER_MACHINE = 450;
+const SERIES_PER_REAL_SERVER = 250;
+
+/** Of a sample on the disk, indexes included. */
+const BYTES_PER_SAMPLE = 2;
+
+/** GB that a stack's measurements take in so many days. */
+export function metricsSize(machines: number, realServers: number, interval: number, days: number): number {
+  const series = machines * SERIES_PER_MACHINE + realServers * SERIES_PER_REAL_SERVER;
+  return (((series * 86_400) / interval) * days * BYTES_PER_SAMPLE) / 1e9;
+}
+
+function checkRetention(draft: Draft, { metrics }: Monitoring, report: Report): void {
+  const { interval, retention, disk } = metrics ?? {};
+  const realServers = draft.realServers?.length;
+  if (interval === undefined || retention === undefined || disk === undefined || realServers === undefined)
+    return;
+  const machines = realServers + 4;
+  const needed = Math.ceil(metricsSize(machines, realServers, interval, retention));
+  if (needed <= disk) return;
+  const days = Math.floor(disk / metricsSize(machines, realServers, interval, 1));
+  report(
+    ["monitoring", "metrics", "retention"],
+    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, and monitoring.metrics.disk is ${disk} GB`,
+    `set metrics.disk to ${needed}${days >= 1 ? `, or retention to at most ${days}` : ""}`,
+  );
+}

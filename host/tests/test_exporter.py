@@ -1,0 +1,342 @@
+"""Readings: what is made of what programs and the kernel say; of keepalived, where namespaces are allowed."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+HOST = pathlib.Path(__file__).resolve().parent.parent
+spec = importlib.util.spec_from_file_location("exporter", HOST / "exporter.py")
+exporter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exporter)
+
+SMI = """#!/bin/sh
+# A made-up nvidia-smi: no GPU is behind it.
+cat <<END
+GPU-AAAA0000, 00000000:01:00.0, 0, Made-up GPU, 999.99, 42, 7, 1024, 4096, 61, 123.50, 300.00
+GPU-BBBB0000, 00000000:C1:00.0, 1, Made-up GPU, 999.99, 0, 0, 5, 4096, 30, [N/A], 300.00
+END
+exit ${SMI_STATUS:-0}
+"""
+KERNEL_LOG = (
+    "6,1,1000000,-;Linux version made up\n",
+    "4,2,61000000,-;NVRM: Xid (PCI:0000:c1:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off\n",
+    "4,3,62000000,-;NVRM: Xid (PCI:0000:c1:00): 79, again\n",
+    "4,4,63000000,-;NVRM: Xid (PCI:0000:01:00): 13, pid=7, name=python\n",
+)
+
+
+def samples(text):
+    """{name{labels}: value} of a text; every family has its words and its kind once, before its samples."""
+    found, families = {}, []
+    for line in str(text).splitlines():
+        if line.startswith("# HELP "):
+            families.append(line.split()[2])
+        elif not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            assert name.split("{")[0] == families[-1]
+            assert name not in found
+            found[name] = float(value)
+    assert len(families) == len(set(families))
+    return found
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(SMI)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return program
+
+
+class Log:
+    """A kernel log that gives a record a read, as /dev/kmsg does."""
+
+    def __init__(self, monkeypatch, records):
+        self.records, self.real, opened = list(records), os.read, os.open
+
+        def open_(path, *rest):
+            return -7 if path == "/dev/kmsg" else opened(path, *rest)
+
+        monkeypatch.setattr(exporter.os, "open", open_)
+        monkeypatch.setattr(exporter.os, "read", self.read)
+
+    def read(self, descriptor, size):
+        if descriptor != -7:
+            return self.real(descriptor, size)
+        if not self.records:
+            raise BlockingIOError
+        record = self.records.pop(0)
+        if record is None:
+            raise BrokenPipeError
+        return record.encode()
+
+
+def test_a_gpu_has_the_names_and_units_of_the_public_exporter(smi):
+    found = samples(exporter.Gpu("/nowhere").read())
+    assert found['nvidia_smi_utilization_gpu_ratio{uuid="aaaa0000"}'] == pytest.approx(0.42)
+    assert found['nvidia_smi_memory_used_bytes{uuid="aaaa0000"}'] == 1024 * 2**20
+    assert found['nvidia_smi_memory_total_bytes{uuid="bbbb0000"}'] == 4096 * 2**20
+    assert found['nvidia_smi_temperature_gpu{uuid="aaaa0000"}'] == 61
+    assert found['nvidia_smi_power_draw_watts{uuid="aaaa0000"}'] == 123.5
+    assert found["nvidia_smi_command_exit_code"] == 0
+    assert 'nvidia_smi_power_draw_watts{uuid="bbbb0000"}' not in found
+    info = [name for name in found if name.startswith("nvidia_smi_gpu_info{")]
+    assert len(info) == 2
+    assert 'name="Made-up GPU",driver_version="999.99"' in info[0]
+
+
+def test_errors_of_the_kernels_log_are_counted_by_gpu_also_when_part_of_it_was_overwritten(smi, monkeypatch):
+    log = Log(monkeypatch, [*KERNEL_LOG[:2], None, *KERNEL_LOG[2:]])
+    gpu = exporter.Gpu()
+    found = samples(gpu.read())
+    assert found['nvidia_smi_xid_errors_total{uuid="bbbb0000",xid="79"}'] == 2
+    assert found['nvidia_smi_xid_errors_total{uuid="aaaa0000",xid="13"}'] == 1
+    boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+    last = found['nvidia_smi_xid_last_timestamp_seconds{uuid="bbbb0000",xid="79"}']
+    assert last == pytest.approx(boot + 62, abs=1)
+    log.records.append("4,9,70000000,-;NVRM: Xid (PCI:0000:01:00): 13, again\n")
+    assert samples(gpu.read())['nvidia_smi_xid_errors_total{uuid="aaaa0000",xid="13"}'] == 2
+
+
+def test_a_gpu_that_cannot_be_read_says_so_and_a_machine_without_one_says_nothing(smi, monkeypatch):
+    monkeypatch.setenv("SMI_STATUS", "9")
+    assert samples(exporter.Gpu("/nowhere").read()) == {"nvidia_smi_command_exit_code": 9}
+    monkeypatch.setattr(exporter, "NVIDIA_SMI_LIMIT", 0.3)
+    smi.write_text("#!/bin/sh\nexec sleep 30\n")
+    assert samples(exporter.Gpu("/nowhere").read()) == {"nvidia_smi_command_exit_code": -1}
+    smi.unlink()
+    assert exporter.Gpu("/nowhere").read() is None
+
+
+@pytest.mark.parametrize(
+    ("bus", "key"),
+    [("00000000:01:00.0", "0:01:00"), ("0000:01:00", "0:01:00"), ("0001:C1:00.0", "1:c1:00")],
+)
+def test_one_bus_address_in_two_spellings(bus, key):
+    assert exporter.bus_key(bus) == key
+
+
+def test_who_has_an_address_is_the_kernels_word(tmp_path):
+    assert exporter.holds("127.0.0.1")
+    assert not exporter.holds("192.0.2.100")
+    assert exporter.holds("192.0.2.100", tmp_path / "missing") is None
+    table = tmp_path / "fib_trie"
+    # An address that is only a neighbour's route, and one whose text begins like another's.
+    table.write_text("  |-- 192.0.2.1\n     /32 link UNICAST\n  |-- 192.0.2.10\n     /32 host LOCAL\n")
+    assert exporter.holds("192.0.2.10", table)
+    assert not exporter.holds("192.0.2.1", table)
+
+
+def test_a_signal_is_for_those_that_take_it():
+    number = int(signal.SIGRTMIN) + 2
+    sleeper = subprocess.Popen(["sleep", "60"])
+    taker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import signal; signal.signal({number}, print); print(flush=True); signal.pause()",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        taker.stdout.readline()
+        assert exporter.takes(taker.pid, number)
+        assert not exporter.takes(taker.pid, number + 1)
+        assert not exporter.takes(sleeper.pid, number)
+        assert {taker.pid, sleeper.pid} <= set(exporter.children(os.getpid()))
+    finally:
+        for process in (taker, sleeper):
+            process.kill()
+            process.wait()
+        taker.stdout.close()
+
+
+def test_a_file_of_others_is_not_taken_for_keepalived_s(tmp_path):
+    real = tmp_path / "real"
+    real.write_text("[]")
+    assert exporter.read_as_roots(real) == "[]"
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (link, fifo):
+        with pytest.raises(OSError):
+            exporter.read_as_roots(path)
+
+
+def test_units_by_what_systemd_says(tmp_path, monkeypatch):
+    program = tmp_path / "systemctl"
+    program.write_text(
+        "#!/bin/sh\n"
+        "printf 'Id=a.service\\nActiveState=active\\nNRestarts=3\\n\\n'\n"
+        "printf 'Id=b.service\\nActiveState=failed\\nNRestarts=0\\n\\n'\n"
+        "printf 'Id=c.mount\\nActiveState=active\\n'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    servers = [{"name": "rs-1", "address": "192.0.2.1"}]
+    config = {"vip": "192.0.2.100", "units": ["a.service"], "realServers": servers}
+    found = samples(exporter.Director(config).read())
+    assert found['lvs_unit_active{unit="a.service"}'] == 1
+    assert found['lvs_unit_active{unit="b.service"}'] == 0
+    assert found['lvs_unit_restarts_total{unit="a.service"}'] == 3
+    assert 'lvs_unit_restarts_total{unit="c.mount"}' not in found
+    assert found["lvs_expected_real_servers"] == 1
+    assert found['lvs_real_server_info{server="rs-1",remote_address="192.0.2.1"}'] == 1
+    assert found["keepalived_up"] == 0
+    assert found["lvs_vip_held"] == 0
+
+
+def test_words_from_outside_cannot_break_the_format():
+    text = exporter.Text()
+    text.add("made_up", 1, {"name": 'a"b\\c\nd'})
+    assert str(text).splitlines()[-1] == 'made_up{name="a\\"b\\\\c d"} 1'
+
+
+def test_a_file_is_replaced_whole_and_goes_with_the_program(tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import importlib.util
+        spec = importlib.util.spec_from_file_location("exporter", {str(HOST / "exporter.py")!r})
+        exporter = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(exporter)
+        class Reader:
+            def read(self):
+                text = exporter.Text()
+                text.add("made_up", 1)
+                return text
+        exporter.run(Reader(), {str(tmp_path / "made-up.prom")!r}, 0.1)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        end = time.monotonic() + 30
+        while not (tmp_path / "made-up.prom").exists():
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        assert (tmp_path / "made-up.prom").stat().st_mode & 0o777 == 0o644
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["director"], ["director", "/nowhere"], ["gpu", "often"], ["other", "/dev/null"]]
+)
+def test_a_wrong_call_says_what_to_do(argv):
+    command = [sys.executable, HOST / "exporter.py", *argv]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "To do: " in run.stderr
+
+
+def forbidden():
+    return subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0
+
+
+@pytest.mark.skipif(
+    forbidden() or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,
+    reason="no keepalived here, or no namespaces",
+)
+def test_keepalived_is_asked_and_one_that_hangs_does_not_answer(tmp_path):
+    (tmp_path / "keepalived.conf").write_text(
+        textwrap.dedent(
+            """
+            global_defs {
+                router_id made-up
+                vrrp_version 3
+            }
+            vrrp_instance cosyvoice {
+                state BACKUP
+                nopreempt
+                interface here
+                virtual_router_id 51
+                priority 100
+                advert_int 0.1
+                virtual_ipaddress {
+                    192.0.2.100/32 dev here label here:vip
+                }
+            }
+            """
+        )
+    )
+    config = {"vip": "192.0.2.100", "units": [], "realServers": []}
+    (tmp_path / "ask.py").write_text(
+        textwrap.dedent(
+            f"""
+            import importlib.util, json, os, signal, time
+            spec = importlib.util.spec_from_file_location("exporter", "{tmp_path}/exporter.py")
+            exporter = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(exporter)
+            director = exporter.Director({config!r})
+            end = time.monotonic() + 60
+            texts = [str(director.read())]
+            while 'keepalived_vrrp_state{{iname="cosyvoice",intf="here",vrid="51"}} 2' not in texts[-1]:
+                assert time.monotonic() < end, texts[-1]
+                time.sleep(0.2)
+                texts.append(str(director.read()))
+            parent = int(open("/run/keepalived.pid").read())
+            mine = [parent, *exporter.children(parent)]
+            for pid in mine:
+                os.kill(pid, signal.SIGSTOP)
+            texts.append(str(director.read()))
+            for pid in mine:
+                os.kill(pid, signal.SIGCONT)
+            texts.append(str(director.read()))
+            print(json.dumps(texts[-3:]))
+            """
+        )
+    )
+    script = f"""
+        set -e
+        mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp
+        ip link set lo up
+        ip link add here type veth peer name there; ip link set here up; ip link set there up
+        ip address add 192.0.2.11/24 dev here
+        keepalived -P -n -f {tmp_path}/keepalived.conf -p /run/keepalived.pid -r /run/v.pid >/dev/null 2>&1 &
+        status=0; /usr/bin/python3 {tmp_path}/ask.py || status=$?
+        kill $(cat /run/keepalived.pid); wait; exit $status
+        """
+    shutil.copy(HOST / "exporter.py", tmp_path)
+    # All of this must stay in sight, and /tmp is a new one there.
+    place = pathlib.Path("/var/tmp") / f"{os.getpid()}-{tmp_path.name}"
+    shutil.copytree(tmp_path, place)
+    ask = place / "ask.py"
+    ask.write_text(ask.read_text().replace(str(tmp_path), str(place)))
+    try:
+        run = subprocess.run(
+            ["unshare", "-rnm", "sh", "-c", script.replace(str(tmp_path), str(place))],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=place,
+            # keepalived writes to $TMPDIR, which no unit of systemd's has.
+            env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        )
+    finally:
+        shutil.rmtree(place)
+    assert run.returncode == 0, run.stderr
+    well, hung, again = (samples(text) for text in json.loads(run.stdout))
+    labels = '{iname="cosyvoice",intf="here",vrid="51"}'
+    assert well["keepalived_up"] == 1
+    assert well[f"keepalived_become_master_total{labels}"] == 1
+    assert well[f"keepalived_advertisements_sent_total{labels}"] > 0
+    assert well["lvs_vip_held"] == 1
+    assert hung["keepalived_up"] == 0
+    assert hung["lvs_vip_held"] == 1, "the address is still there"
+    assert f"keepalived_vrrp_state{labels}" not in hung
+    assert again["keepalived_up"] == 1

@@ -1,0 +1,153 @@
+import { lines, numbers, type Page } from "./panels";
+
+/** Time that so many in a hundred took at most, of a histogram. */
+function quantile(q: number, histogram: string): string {
+  return `histogram_quantile(${q}, sum by (le) (rate(${histogram}_bucket[5m])))`;
+}
+
+const BACKEND = "sum by (server) (%s * on (node, remote_address) group_left (server) lvs_real_server_info)";
+
+/** Something of a director's table, by the names of the real servers. */
+function byServer(metric: string): string {
+  return BACKEND.replace("%s", `sum by (node, remote_address) (${metric})`);
+}
+
+/** Every page, in the order in which somebody looks for a cause. */
+export const pages: readonly Page[] = [
+  {
+    uid: "overview",
+    title: "Overview",
+    panels: [
+      numbers("Who holds the VIP", "none", ["lvs_vip_held == 1", "{{node}}"]),
+      numbers("Real servers in the pool", "none", [
+        "max(count by (node) (count by (node, remote_address) (node_ipvs_backend_weight > 0)))",
+        "in the pool",
+      ]),
+      numbers("A sentence through the VIP", "s", ["tts_probe_duration_seconds", "took"]),
+      numbers("What is wrong", "none", [
+        'count(ALERTS{alertstate="firing",severity!="watchdog"}) or vector(0)',
+        "alerts",
+      ]),
+      lines("Requests, by how they end", "reqps", [
+        "sum by (outcome) (rate(tts_requests_total[5m]))",
+        "{{outcome}}",
+      ]),
+      lines("Requests that wait", "none", ["tts_queue_size", "{{node}}"]),
+      lines(
+        "Time of a synthesis",
+        "s",
+        [quantile(0.5, "tts_synthesis_seconds"), "half"],
+        [quantile(0.95, "tts_synthesis_seconds"), "95 in 100"],
+      ),
+      lines("The VIP, asked from outside", "s", ["probe_duration_seconds", "{{job}}"]),
+    ],
+  },
+  {
+    uid: "load-balancer",
+    title: "Load balancer",
+    panels: [
+      lines("State of VRRP (1 stands by, 2 holds the VIP)", "none", ["keepalived_vrrp_state", "{{node}}"]),
+      lines("Times the VIP was taken, in an hour", "none", [
+        "increase(keepalived_become_master_total[1h])",
+        "{{node}}",
+      ]),
+      lines("Weights", "none", ["node_ipvs_backend_weight", "{{node}} {{remote_address}}"]),
+      lines("Open connections", "none", [byServer("node_ipvs_backend_connections_active"), "{{server}}"]),
+      lines("Connections that have ended", "none", [
+        byServer("node_ipvs_backend_connections_inactive"),
+        "{{server}}",
+      ]),
+      lines("New connections", "cps", ["rate(node_ipvs_connections_total[5m])", "{{node}}"]),
+      lines(
+        "Adverts",
+        "pps",
+        ["rate(keepalived_advertisements_sent_total[5m])", "{{node}} sends"],
+        ["rate(keepalived_advertisements_received_total[5m])", "{{node}} hears"],
+      ),
+      lines("Programs that systemd started again, in an hour", "none", [
+        "increase(lvs_unit_restarts_total[1h])",
+        "{{node}} {{unit}}",
+      ]),
+    ],
+  },
+  {
+    uid: "gpus",
+    title: "GPUs",
+    panels: [
+      lines("Busy", "percentunit", ["nvidia_smi_utilization_gpu_ratio", "{{node}} {{uuid}}"]),
+      lines("Memory", "percentunit", [
+        "nvidia_smi_memory_used_bytes / nvidia_smi_memory_total_bytes",
+        "{{node}} {{uuid}}",
+      ]),
+      lines("Temperature", "celsius", ["nvidia_smi_temperature_gpu", "{{node}} {{uuid}}"]),
+      lines("Power", "watt", ["nvidia_smi_power_draw_watts", "{{node}} {{uuid}}"]),
+      lines("Errors (XID), in a day", "none", [
+        "increase(nvidia_smi_xid_errors_total[1d])",
+        "{{node}} {{uuid}} XID {{xid}}",
+      ]),
+      lines("Requests that wait", "none", ["tts_queue_size", "{{node}}"]),
+    ],
+  },
+  {
+    uid: "speech",
+    title: "Speech",
+    panels: [
+      lines("Seconds of work for a second of sound", "none", [
+        "sum by (node) (rate(tts_synthesis_seconds_sum[5m])) / sum by (node) (rate(tts_audio_seconds_total[5m]))",
+        "{{node}}",
+      ]),
+      lines("Sound made", "s", ["sum by (node) (rate(tts_audio_seconds_total[5m]))", "{{node}}, a second"]),
+      lines(
+        "Time in the queue",
+        "s",
+        [quantile(0.5, "tts_wait_seconds"), "half"],
+        [quantile(0.95, "tts_wait_seconds"), "95 in 100"],
+      ),
+      lines("Results that were there already", "percentunit", [
+        "sum(rate(tts_cache_hits_total[5m])) / sum(rate(tts_requests_total[5m]))",
+        "of all requests",
+      ]),
+      lines("Syntheses that run", "none", ["tts_running", "{{node}}"]),
+      lines("Jobs given to another node", "ops", [
+        "sum by (node, outcome) (rate(tts_handed_over_total[5m]))",
+        "{{node}} {{outcome}}",
+      ]),
+      lines("Sessions answered for another node", "reqps", [
+        "sum by (node, kind) (rate(tts_forwarded_total[5m]))",
+        "{{node}} {{kind}}",
+      ]),
+      lines("Memory of the service", "bytes", ['process_resident_memory_bytes{job="speech"}', "{{node}}"]),
+    ],
+  },
+  {
+    uid: "capacity",
+    title: "Capacity",
+    panels: [
+      lines("Work, of what all nodes can do", "percentunit", [
+        'sum(rate(tts_synthesis_seconds_sum[30m])) / count(up{job="speech"} == 1)',
+        "of all nodes",
+      ]),
+      lines("Processors", "percentunit", [
+        '1 - avg by (node) (rate(node_cpu_seconds_total{mode="idle"}[5m]))',
+        "{{node}}",
+      ]),
+      lines("Memory that is free", "bytes", ["node_memory_MemAvailable_bytes", "{{node}}"]),
+      lines("Disk that is free", "percentunit", [
+        "node_filesystem_avail_bytes / node_filesystem_size_bytes",
+        "{{node}} {{mountpoint}}",
+      ]),
+      lines("Days until a disk is full, as it goes now", "d", [
+        "(node_filesystem_avail_bytes / (0 - deriv(node_filesystem_avail_bytes[6h]) > 0)) / 86400",
+        "{{node}} {{mountpoint}}",
+      ]),
+      lines(
+        "Network",
+        "Bps",
+        ["sum by (node) (rate(node_network_transmit_bytes_total[5m]))", "{{node}} sends"],
+        ["sum by (node) (rate(node_network_receive_bytes_total[5m]))", "{{node}} receives"],
+      ),
+      lines("Series that are kept", "none", ["prometheus_tsdb_head_series", "series"]),
+      lines("Disk that measurements take", "bytes", ["prometheus_tsdb_storage_blocks_bytes", "measurements"]),
+    ],
+  },
+];

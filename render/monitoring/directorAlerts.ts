@@ -1,0 +1,96 @@
+import { type Alert, rateWindow, type Watched } from "./alert";
+
+/** A real server's weight in a director's table. One address may be there for several ports. */
+const WEIGHT = "max by (node, remote_address) (node_ipvs_backend_weight)";
+
+/** Series of real servers, with the label `node` for the machine that they are about and not the one that tells. */
+function aboutServer(expr: string): string {
+  return `label_replace(count by (server) (${expr}), "node", "$1", "server", "(.+)")`;
+}
+
+/** What can go wrong with the pair and its table. */
+export function directorAlerts(config: Watched): Alert[] {
+  return [
+    {
+      name: "NoVipHolder",
+      expr: "sum(lvs_vip_held) == 0 or absent(lvs_vip_held)",
+      for: "30s",
+      severity: "critical",
+      summary: "No director holds the VIP {VIP}: nobody is served.",
+    },
+    {
+      name: "SplitBrain",
+      expr: "sum(lvs_vip_held) > 1",
+      for: "30s",
+      severity: "critical",
+      summary: "Both directors hold the VIP {VIP}: they do not hear each other.",
+    },
+    {
+      name: "PoolEmpty",
+      // Only the holder's table counts. The sorry server, which may stand in, is none of ours.
+      expr: `count(lvs_vip_held == 1 unless on (node) (lvs_real_server_info and on (node, remote_address) (${WEIGHT} > 0))) > 0`,
+      for: "30s",
+      severity: "critical",
+      summary: "The director with the VIP has no real server to send anybody to.",
+    },
+    {
+      name: "PoolDegraded",
+      expr: aboutServer(`lvs_real_server_info unless on (node, remote_address) ${WEIGHT}`),
+      for: "2m",
+      severity: "warning",
+      summary: "{{ $labels.node }} is out of the pool.",
+    },
+    {
+      name: "RealServerQuiesced",
+      expr: aboutServer(`lvs_real_server_info and on (node, remote_address) (${WEIGHT} == 0)`),
+      for: "15m",
+      severity: "warning",
+      summary: "{{ $labels.node }} has been drained for a quarter of an hour.",
+    },
+    {
+      name: "DirectorsDisagree",
+      expr: [
+        "max by (remote_address) (node_ipvs_backend_weight > bool 0) != min by (remote_address) (node_ipvs_backend_weight > bool 0)",
+        "count by (remote_address) (count by (node, remote_address) (node_ipvs_backend_weight)) != on () group_left () count(lvs_expected_real_servers)",
+      ].join(" or "),
+      for: "2m",
+      severity: "warning",
+      summary: "The directors do not send to the same real servers: {{ $labels.remote_address }}.",
+    },
+    {
+      name: "KeepalivedDown",
+      expr: "keepalived_up == 0",
+      for: "1m",
+      severity: "warning",
+      summary: "keepalived on {{ $labels.node }} does not answer.",
+    },
+    {
+      name: "BackupHearsNoAdverts",
+      expr: `rate(keepalived_advertisements_received_total[${rateWindow(config)}]) == 0 and keepalived_vrrp_state == 1`,
+      for: "1m",
+      severity: "warning",
+      summary: "{{ $labels.node }} stands by and hears nothing from the other director.",
+    },
+    {
+      name: "VrrpFlapping",
+      expr: "sum(increase(keepalived_become_master_total[15m])) > 2",
+      for: "0s",
+      severity: "warning",
+      summary: "The VIP has moved {{ $value | printf `%.0f` }} times in a quarter of an hour.",
+    },
+    {
+      name: "UnitDown",
+      expr: "lvs_unit_active == 0",
+      for: "1m",
+      severity: "warning",
+      summary: "{{ $labels.unit }} does not run on {{ $labels.node }}.",
+    },
+    {
+      name: "UnitRestarts",
+      expr: "increase(lvs_unit_restarts_total[15m]) > 2",
+      for: "0s",
+      severity: "warning",
+      summary: "{{ $labels.unit }} on {{ $labels.node }} ends again and again.",
+    },
+  ].map((alert) => ({ ...alert, summary: alert.summary.replace("{VIP}", config.vip) }) as Alert);
+}

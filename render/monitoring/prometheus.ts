@@ -1,0 +1,165 @@
+import { stringify } from "yaml";
+import { PROBER_PORT } from "../../config/ports";
+import { type MachineConfig, watchedMachines } from "../../config/schema";
+import { paths } from "../paths";
+import { renderSections } from "../text";
+import type { Watched } from "./alert";
+
+/** Targets with the labels by which people know a machine. */
+function targets(machines: readonly MachineConfig[], port: number) {
+  return machines.map(({ name, role, address }) => ({
+    targets: [`${address}:${port}`],
+    labels: { node: name, role },
+  }));
+}
+
+/** prometheus.yml: what is looked at. */
+export function renderPrometheusConfig(config: Watched): string {
+  const { monitoring, realServers, vip, port } = config;
+  const { interval } = monitoring.metrics;
+  const own = { node: monitoring.name, role: monitoring.role };
+  const onSelf = (job: string, onPort: number) => ({
+    job_name: job,
+    static_configs: [{ targets: [`127.0.0.1:${onPort}`], labels: own }],
+  });
+  const probe = (job: string, module: string, target: string) => ({
+    job_name: job,
+    metrics_path: "/probe",
+    params: { module: [module], target: [target] },
+    static_configs: [{ targets: [`127.0.0.1:${PROBER_PORT}`] }],
+    // The series are about the VIP, whoever asked.
+    relabel_configs: [{ target_label: "instance", replacement: target }],
+  });
+  const prometheus = {
+    global: {
+      scrape_interval: `${interval}s`,
+      scrape_timeout: `${Math.min(10, interval)}s`,
+      evaluation_interval: `${interval}s`,
+    },
+    rule_files: [paths.alertRulesPattern],
+    alerting: {
+      alertmanagers: [{ static_configs: [{ targets: [`127.0.0.1:${monitoring.ports.alertmanager}`] }] }],
+    },
+    scrape_configs: [
+      {
+        job_name: "node",
+        // A machine that suddenly has far more to tell than a machine has is a mistake that would fill the disk.
+        sample_limit: NODE_SAMPLES + 40 * realServers.length,
+        static_configs: targets(watchedMachines(config), monitoring.ports.nodeExporter),
+      },
+      { job_name: "speech", sample_limit: SPEECH_SAMPLES, static_configs: targets(realServers, port) },
+      probe("vip-tcp", "tcp", `${vip}:${port}`),
+      probe("vip-http", "http", `http://${vip}:${port}/healthz`),
+      onSelf("prober", PROBER_PORT),
+      onSelf("prometheus", monitoring.ports.prometheus),
+      onSelf("alertmanager", monitoring.ports.alertmanager),
+    ],
+  };
+  return stringify(prometheus, { lineWidth: 0, aliasDuplicateObjects: false });
+}
+
+/** Samples that one look at a machine may bring: eight for each processor of a large one. A director has more, by its table. */
+const NODE_SAMPLES = 5000;
+const SPEECH_SAMPLES = 2000;
+
+/** The prober's modules. A probe from here goes the way of a client's request. */
+export function renderProberConfig(): string {
+  return stringify({
+    modules: {
+      tcp: { prober: "tcp", timeout: "5s", tcp: { preferred_ip_protocol: "ip4" } },
+      http: {
+        prober: "http",
+        timeout: "5s",
+        http: { preferred_ip_protocol: "ip4", follow_redirects: false, valid_status_codes: [200] },
+      },
+    },
+  });
+}
+
+/** Where what only admins may open listens: for nobody else than this machine when there are no admins' networks. */
+function listenAddress({ monitoring }: Watched, port: number): string {
+  return `${monitoring.adminNetworks.length > 0 ? "0.0.0.0" : "127.0.0.1"}:${port}`;
+}
+
+/** Debian's unit with another command line; its own settings, such as the user and the sandbox, stay. */
+function dropIn(...command: readonly string[]): string {
+  return renderSections([
+    [
+      "Service",
+      [
+        "ExecStart=",
+        `ExecStart=${command.join(" \\\n    ")}`,
+        "Restart=always",
+        "RestartSec=5",
+        // Before anything that serves, this may go.
+        "OOMScoreAdjust=500",
+      ],
+    ],
+  ]);
+}
+
+/** What is added to the distribution's prometheus.service. */
+export function renderPrometheusDropIn(config: Watched): string {
+  const { metrics, ports } = config.monitoring;
+  return dropIn(
+    "/usr/bin/prometheus",
+    `--config.file=${paths.prometheusConfig}`,
+    "--storage.tsdb.path=/var/lib/prometheus/metrics2",
+    `--storage.tsdb.retention.time=${metrics.retention}d`,
+    `--storage.tsdb.retention.size=${metrics.disk}GB`,
+    `--web.listen-address=${listenAddress(config, ports.prometheus)}`,
+  );
+}
+
+/** What is added to the distribution's prometheus-alertmanager.service. */
+export function renderAlertmanagerDropIn(config: Watched): string {
+  return dropIn(
+    "/usr/bin/prometheus-alertmanager",
+    `--config.file=${paths.alertmanagerConfig}`,
+    "--storage.path=/var/lib/prometheus/alertmanager/",
+    // There is one: it has nobody to tell.
+    "--cluster.listen-address=",
+    `--web.listen-address=${listenAddress(config, config.monitoring.ports.alertmanager)}`,
+  );
+}
+
+/** What is added to the distribution's prometheus-blackbox-exporter.service. */
+export function renderProberDropIn(): string {
+  return dropIn(
+    "/usr/bin/prometheus-blackbox-exporter",
+    `--config.file=${paths.proberConfig}`,
+    `--web.listen-address=127.0.0.1:${PROBER_PORT}`,
+  );
+}
+
+/** Collectors of node_exporter: what an alert, a panel or somebody who looks for a cause needs, and no more series. */
+const COLLECTORS = [
+  "cpu",
+  "diskstats",
+  "filesystem",
+  "loadavg",
+  "meminfo",
+  "netdev",
+  "stat",
+  "textfile",
+  "time",
+  "uname",
+  "vmstat",
+];
+
+/** What is added to the distribution's prometheus-node-exporter.service. */
+export function renderNodeExporterDropIn({ monitoring }: Watched, machine: MachineConfig): string {
+  const collectors = [...COLLECTORS, ...(machine.role === "director" ? ["ipvs"] : [])];
+  return dropIn(
+    "/usr/bin/prometheus-node-exporter",
+    "--collector.disable-defaults",
+    ...collectors.map((name) => `--collector.${name}`),
+    "--no-collector.cpu.guest",
+    `--collector.textfile.directory=${paths.metrics}`,
+    // Not the share: a server that is away would hang every look.
+    "--collector.filesystem.fs-types-exclude=^(nfs4?|autofs|tmpfs|ramfs|devtmpfs|squashfs|iso9660|nsfs|proc|sysfs|cgroup2?|mqueue|debugfs|tracefs|pstore|bpf|configfs|securityfs|fusectl|binfmt_misc|hugetlbfs|devpts|rpc_pipefs)$$",
+    "--collector.netdev.device-exclude=^(lo|veth.*)$$",
+    `--web.listen-address=${machine.address}:${monitoring.ports.nodeExporter}`,
+    "--web.disable-exporter-metrics",
+  );
+}

@@ -1,0 +1,75 @@
+import type { Alert } from "./alert";
+
+/** What clients see, what is wrong with machines, and with the watching itself. */
+export function watchAlerts(): Alert[] {
+  return [
+    {
+      name: "VipProbeFailed",
+      expr: 'probe_success{job=~"vip-.*"} == 0',
+      for: "1m",
+      severity: "critical",
+      summary: "The VIP does not answer ({{ $labels.job }}).",
+    },
+    {
+      name: "SentenceFailed",
+      expr: "tts_probe_success == 0 or time() - tts_probe_timestamp_seconds > 300 or absent(tts_probe_success)",
+      for: "2m",
+      severity: "critical",
+      summary: "A sentence that was asked for through the VIP did not come.",
+    },
+    {
+      name: "MachineDown",
+      expr: 'up{job="node"} == 0',
+      for: "1m",
+      severity: "warning",
+      summary: "{{ $labels.node }} ({{ $labels.role }}) does not answer.",
+    },
+    {
+      name: "DiskFilling",
+      expr: "node_filesystem_avail_bytes / node_filesystem_size_bytes < 0.1",
+      for: "5m",
+      severity: "warning",
+      summary: "{{ $labels.mountpoint }} on {{ $labels.node }} has {{ $value | humanizePercentage }} left.",
+    },
+    {
+      name: "ClockOff",
+      expr: "abs(node_time_seconds - timestamp(node_time_seconds)) > 2",
+      for: "5m",
+      severity: "warning",
+      summary:
+        "The clock of {{ $labels.node }} differs by {{ $value | humanizeDuration }} from this machine's.",
+    },
+    {
+      name: "ReadingsStale",
+      expr: [
+        "time() - node_textfile_mtime_seconds > 300",
+        "node_textfile_scrape_error == 1",
+        '(up{job="node",role="director"} == 1 unless on (node) keepalived_up)',
+      ].join(" or "),
+      for: "1m",
+      severity: "warning",
+      summary: "What {{ $labels.node }} tells of itself is old or missing.",
+    },
+    {
+      name: "AlertsNotDelivered",
+      expr: "increase(alertmanager_notifications_failed_total[10m]) > 0",
+      for: "0s",
+      severity: "warning",
+      summary: "Alerts did not reach their receivers ({{ $labels.integration }}).",
+    },
+    {
+      name: "MonitoringPartDown",
+      expr: 'up{job=~"prometheus|alertmanager|prober"} == 0',
+      for: "2m",
+      severity: "warning",
+      summary: "{{ $labels.job }} on the monitoring machine does not answer.",
+    },
+    {
+      name: "Watchdog",
+      expr: "vector(1)",
+      for: "0s",
+      severity: "watchdog",
+      summary: "Always there: when it stops coming, nobody is told of anything any more.",
+    },
+  ];
+}

@@ -1,0 +1,96 @@
+import {
+  renderAlertmanagerConfig,
+  renderAlertmanagerDropIn,
+  renderAlertRelayUnit,
+  renderAlertRules,
+  renderDirectorMetricsConfig,
+  renderDirectorMetricsUnit,
+  renderGpuMetricsUnit,
+  renderNodeExporterDropIn,
+  renderProberConfig,
+  renderProberDropIn,
+  renderPrometheusConfig,
+  renderPrometheusDropIn,
+  renderSentenceConfig,
+  renderSentenceUnit,
+  renderWatchRules,
+  renderWatchRulesUnit,
+} from "../../render";
+import { monitored } from "../unit/monitoring-fixture";
+
+/** A configuration and what it becomes. */
+export interface GoldenCase {
+  readonly name: string;
+  /** Text by file name. */
+  readonly texts: Readonly<Record<string, string>>;
+}
+
+/** Monitoring with all that can be chosen. */
+export const everything = monitored(
+  {
+    adminNetworks: ["192.168.1.0/24", "10.0.0.7/32"],
+    metrics: { interval: 10, retention: 14, disk: 20 },
+    ports: { prometheus: 19090, alertmanager: 19093, nodeExporter: 19100 },
+    receivers: [
+      { name: "hook", kind: "webhook", url: "http://192.168.1.50:8000/alerts" },
+      { name: "secret-hook", kind: "webhook" },
+      {
+        name: "mail",
+        kind: "email",
+        to: "a@example.org",
+        from: "b@example.org",
+        server: "mail:25",
+        user: "lvs",
+      },
+      { name: "chat", kind: "slack" },
+      { name: "robot", kind: "dingtalk" },
+      { name: "group", kind: "wecom" },
+    ],
+    routing: { warning: ["chat", "mail"], watchdog: ["hook"] },
+  },
+  {
+    service: { engine: "cosyvoice" },
+    receiverSecrets: {
+      "secret-hook": "https://example.org/made-up1",
+      mail: "made-up1",
+      chat: "https://example.org/made-up1",
+      robot: "https://example.org/made-up1 SECmade-up1",
+      group: "https://example.org/made-up1",
+    },
+  },
+);
+
+/** What a monitoring machine reads. */
+function watched(config: ReturnType<typeof monitored>) {
+  return {
+    "prometheus.yml": renderPrometheusConfig(config),
+    "alertmanager.yml": renderAlertmanagerConfig(config),
+    "prometheus.service.d.conf": renderPrometheusDropIn(config),
+    "alertmanager.service.d.conf": renderAlertmanagerDropIn(config),
+    "node-exporter.service.d.conf": renderNodeExporterDropIn(config, config.monitoring),
+    "watch.nft": renderWatchRules(config, config.monitoring),
+  };
+}
+
+/** The texts of monitoring. */
+export const monitoringCases: readonly GoldenCase[] = [
+  {
+    name: "monitoring",
+    texts: {
+      ...watched(everything),
+      "alerts.yml": renderAlertRules(everything),
+      "prober.yml": renderProberConfig(),
+      "prober.service.d.conf": renderProberDropIn(),
+      "node-exporter-director.service.d.conf": renderNodeExporterDropIn(everything, everything.directors[1]),
+      "watch-director.nft": renderWatchRules(everything, everything.directors[0]),
+      "cosyvoice-watch-rules.service": renderWatchRulesUnit(),
+      "exporter.json": renderDirectorMetricsConfig(everything),
+      "sentence.json": renderSentenceConfig(everything),
+      "cosyvoice-director-metrics.service": renderDirectorMetricsUnit(),
+      "cosyvoice-gpu-metrics.service": renderGpuMetricsUnit(everything),
+      "cosyvoice-sentence.service": renderSentenceUnit(),
+      "cosyvoice-alert-relay.service": renderAlertRelayUnit(),
+    },
+  },
+  { name: "monitoring-alone", texts: watched(monitored()) },
+];

@@ -1,0 +1,236 @@
+import assert from "node:assert/strict";
+import {
+  DIRECTORS,
+  holder,
+  inside,
+  lab,
+  REAL_SERVERS,
+  restoreSettings,
+  script,
+  until,
+  untilWell,
+  VIP,
+  withSettings,
+} from "./bench";
+
+/** Where the client machine takes what Alertmanager says: a line of JSON a call. */
+const HOOK = "http://192.168.1.50:8000/";
+
+const receiver = `
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with open("/run/alerts", "ab") as file:
+            file.write(body.replace(b"\\n", b" ") + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.HTTPServer(("192.168.1.50", 8000), Handler).serve_forever()
+`;
+
+interface Alert {
+  readonly status: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** The alerts that came to the client, oldest first. */
+async function told(): Promise<Alert[]> {
+  const lines = (await inside("client", "cat /run/alerts 2>/dev/null || true")).split("\n").filter(Boolean);
+  return lines.flatMap((line) => (JSON.parse(line) as { alerts: Alert[] }).alerts);
+}
+
+async function query(expr: string): Promise<{ labels: Record<string, string>; value: number }[]> {
+  const answer = (await (
+    await fetch(`${await lab.monitorUrl(9090)}api/v1/query?query=${encodeURIComponent(expr)}`)
+  ).json()) as {
+    data: { result: { metric: Record<string, string>; value: [number, string] }[] };
+  };
+  return answer.data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
+}
+
+/** Does something, waits until an alert has come that it must cause, undoes it, and waits for its end. */
+async function causes(
+  name: string,
+  node: string | undefined,
+  fault: () => Promise<unknown>,
+  mend: () => Promise<unknown>,
+  seconds = 400,
+): Promise<Alert[]> {
+  const before = (await told()).length;
+  const since = async () => (await told()).slice(before);
+  const is = (alert: Alert, status: string) =>
+    alert.status === status &&
+    alert.labels.alertname === name &&
+    (node === undefined || alert.labels.node === node);
+  await fault();
+  try {
+    await until(`${name} is told`, seconds, async () => (await since()).some((alert) => is(alert, "firing")));
+  } finally {
+    await mend();
+  }
+  await until(`the end of ${name} is told`, seconds, async () =>
+    (await since()).some((alert) => is(alert, "resolved")),
+  );
+  return since();
+}
+
+describe("monitoring", () => {
+  before(async () => {
+    await restoreSettings();
+    await untilWell(240);
+    await inside(
+      "client",
+      `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
+    );
+    await withSettings(
+      { "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }] },
+      async () => {
+        const up = await script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
+        assert.equal(up.exitCode, 0);
+      },
+    );
+  });
+  after(async () => {
+    await inside("client", "systemctl stop alerts");
+    const up = await script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
+    assert.equal(up.exitCode, 0);
+  });
+
+  it("sees every target, through the ports of this computer", async () => {
+    await until("all are up", 120, async () => {
+      const up = await query("up");
+      return up.length === 7 + 3 + 2 + 3 && up.every(({ value }) => value === 1);
+    });
+    const ready = await fetch(`${await lab.monitorUrl(9093)}-/ready`);
+    assert.equal(ready.status, 200);
+  });
+
+  it("says what the kernels' tables say, and who has the VIP", async () => {
+    await until("readings have come", 90, async () => (await query("lvs_vip_held")).length === 2);
+    assert.deepEqual(
+      (await query("lvs_vip_held == 1")).map(({ labels }) => labels.node),
+      [await holder()],
+    );
+    for (const director of DIRECTORS) {
+      const table = await inside(director, `ipvsadm -Ln -t ${VIP}:7860`);
+      const weights = [...table.matchAll(/-> (\S+):7860\s+Route\s+(\d+)/g)].map(([, address, weight]) => [
+        address,
+        Number(weight),
+      ]);
+      const seen = (await query(`node_ipvs_backend_weight{node="${director}"}`)).map(({ labels, value }) => [
+        labels.remote_address,
+        value,
+      ]);
+      assert.deepEqual(seen.sort(), weights.sort(), director);
+      assert.equal(seen.length, REAL_SERVERS.length);
+    }
+  });
+
+  it("shows nothing to a machine that is not the admins'", async () => {
+    const probe = async (address: string, port: number) =>
+      inside("client", `curl -s -m 3 -o /dev/null http://${address}:${port}/metrics; echo $?`);
+    for (const [address, port] of [
+      ["192.168.1.30", 9090],
+      ["192.168.1.30", 9093],
+      ["192.168.1.11", 9100],
+      ["192.168.1.101", 9100],
+    ] as const)
+      assert.equal((await probe(address, port)).trim(), "28", `${address}:${port} times out`);
+  });
+
+  it("has a sentence through the VIP every minute", async () => {
+    await until("it came", 150, async () => (await query("tts_probe_success == 1")).length === 1);
+    const [age] = await query("time() - tts_probe_timestamp_seconds");
+    assert.ok((age?.value ?? 1000) < 150);
+  });
+
+  it("counts what a machine brings, and it is bounded", async () => {
+    const series = await query('count by (node) ({job="node"})');
+    for (const { labels, value } of series) assert.ok(value < 450, `${labels.node}: ${value} series`);
+  });
+
+  it("a dead director is one message", async () => {
+    const victim = await holder();
+    const alerts = await causes(
+      "MachineDown",
+      victim,
+      () => lab.powerCut(victim),
+      () => lab.powerOn(victim),
+    );
+    await untilWell(240);
+    const names = new Set(
+      alerts.filter(({ status }) => status === "firing").map(({ labels }) => labels.alertname),
+    );
+    assert.deepEqual([...names], ["MachineDown"]);
+  });
+
+  it("a keepalived that does not run", async () => {
+    const victim = await holder();
+    await causes(
+      "KeepalivedDown",
+      victim,
+      () => inside(victim, "systemctl stop keepalived"),
+      () => inside(victim, "systemctl start keepalived"),
+    );
+    await untilWell(240);
+  });
+
+  it("a speech service that does not run, and not its place in the pool besides", async () => {
+    const alerts = await causes(
+      "SpeechServiceDown",
+      "rs-3",
+      () => inside("rs-3", "systemctl stop cosyvoice"),
+      () => inside("rs-3", "systemctl start cosyvoice"),
+    );
+    await untilWell(240);
+    assert.deepEqual(
+      alerts.filter(({ labels }) => labels.alertname === "PoolDegraded"),
+      [],
+    );
+  });
+
+  it("a health poller that is gone", async () => {
+    await causes(
+      "UnitDown",
+      "director-1",
+      () => inside("director-1", "systemctl stop cosyvoice-health"),
+      () => inside("director-1", "systemctl start cosyvoice-health"),
+    );
+  });
+
+  it("a share that is away, told by every real server in one message", async () => {
+    await causes(
+      "OutputsAway",
+      undefined,
+      () => inside("storage", "systemctl stop nfs-kernel-server"),
+      () => inside("storage", "systemctl start nfs-kernel-server"),
+    );
+    await untilWell(240);
+  });
+
+  it("nobody holds the VIP", async () => {
+    const alerts = await causes(
+      "NoVipHolder",
+      undefined,
+      () => Promise.all(DIRECTORS.map((name) => inside(name, "systemctl stop keepalived"))),
+      () => Promise.all(DIRECTORS.map((name) => inside(name, "systemctl start keepalived"))),
+    );
+    await untilWell(240);
+    assert.deepEqual(
+      alerts.filter(({ labels }) => labels.alertname === "SentenceFailed"),
+      [],
+    );
+  });
+
+  it("serves on when the machine that watches is gone", async () => {
+    await lab.powerCut("monitor");
+    await untilWell(60);
+    await lab.powerOn("monitor");
+    await until("it watches again", 240, async () => {
+      const up = await query("up == 1").catch(() => []);
+      return up.length === 15;
+    });
+  });
+});
