@@ -45,9 +45,6 @@ export function checkHttps(draft: Draft, report: Report): void {
         );
     }
   }
-  if (draft.platform === "aws") {
-    report(["https", "enabled"], "is true, and the platform aws does not have it", "set it to false");
-  }
 }
 
 /** A secret that nothing uses is a mistake: somebody believes that it does something. */

@@ -3,7 +3,7 @@
  * `scripts/test` installs the packages.
  */
 import assert from "node:assert/strict";
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   cpSync,
@@ -17,41 +17,10 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { paths } from "../../render";
+import { paths, renderAdminsCheck } from "../../render";
 import { goldenCases, goldenFolder } from "./cases";
 import { placeFrontDoor, testFrontDoor } from "./nginx";
-
-const packages: Readonly<Record<string, string>> = {
-  keepalived: "keepalived",
-  "systemd-analyze": "systemd",
-  bash: "bash",
-  shellcheck: "shellcheck",
-  ssh: "openssh-client",
-  "ssh-keygen": "openssh-client",
-  python3: "python3",
-  // nft itself runs inside it: checking rules takes the rights of a network namespace.
-  unshare: "util-linux nftables",
-};
-
-// Debian keeps keepalived where the PATH of an unprivileged user does not lead.
-const env = { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin`, LC_ALL: "C.UTF-8" };
-
-/** Runs a program and gives what it said, both streams together. */
-function run(
-  program: string,
-  args: readonly string[],
-  options: { readonly cwd?: string; readonly env?: NodeJS.ProcessEnv } = {},
-) {
-  const result = spawnSync(program, args, {
-    encoding: "utf8",
-    cwd: options.cwd,
-    env: { ...env, ...options.env },
-  });
-  if (result.error !== undefined) {
-    throw new Error(`cannot run ${program} (${result.error.message}): apt-get install ${packages[program]}`);
-  }
-  return { status: result.status, said: result.stdout + result.stderr };
-}
+import { env, run, verifyUnit } from "./readers";
 
 function goldenPath(name: string, file: string): string {
   return fileURLToPath(new URL(`${name}/${file}`, goldenFolder));
@@ -118,38 +87,7 @@ describe("keepalived", () => {
 });
 
 describe("systemd", () => {
-  // They are not on the machine that tests; all else that verify says is a mistake.
-  const ownPrograms = [
-    paths.healthPoller,
-    paths.turns,
-    paths.vrrpGuard,
-    paths.vipOnLo,
-    paths.keepMounted,
-    paths.engineProgram,
-    paths.vipMover,
-    "/usr/sbin/nginx",
-    paths.exporter,
-    paths.alertRelay,
-    join(paths.service, "run.sh"),
-  ];
-
-  function verify(unit: string): string {
-    const { said } = run(
-      "systemd-analyze",
-      ["verify", "--man=no", "--recursive-errors=no", join(folder, unit)],
-      {
-        // Our units first; the empty entry at the end stands for the system's own.
-        env: { SYSTEMD_UNIT_PATH: `${folder}:` },
-      },
-    );
-    return said
-      .split("\n")
-      .filter(
-        (line) => !ownPrograms.some((program) => line.includes(`Command ${program} is not executable: `)),
-      )
-      .join("\n")
-      .trim();
-  }
+  const verify = (unit: string) => verifyUnit(folder, unit);
 
   function place(name: string): void {
     for (const [from, file] of [...goldens(/\.(service|mount)$/).filter(([of]) => of === "default")]) {
@@ -224,6 +162,36 @@ describe("nft", () => {
       assert.deepEqual({ status, said }, { status: 0, said: "" });
     });
   }
+});
+
+describe("the check that nobody is shut out", () => {
+  /** Loads the rules in a network of its own, where these are connected by SSH; what the check says. */
+  function check(...connected: readonly string[]) {
+    const lines = connected.map((peer) => `0 0 192.168.1.11:22 ${peer}`).join("\\n");
+    writeFileSync(
+      join(folder, "ss"),
+      `#!/bin/sh\n[ "$*" = '-Htn state established ( sport = :22 )' ] && printf '${lines}\\n'\n`,
+    );
+    chmodSync(join(folder, "ss"), 0o755);
+    const rules = goldenPath("https-only", "firewall-director-1.nft");
+    const { status, said } = run(
+      "unshare",
+      ["-Urn", "sh", "-c", `nft -f ${rules} && { ${renderAdminsCheck(22)}; }`],
+      { env: { PATH: `${folder}:${env.PATH}` } },
+    );
+    return { status, said: said.trim() };
+  }
+
+  it("lets a deployment pass whose computer may connect again", () => {
+    assert.deepEqual(check("10.1.2.3:50000", "192.168.1.1:1", "10.1.2.3:50001"), { status: 0, said: "" });
+    assert.deepEqual(check("[::ffff:10.1.2.3]:50000"), { status: 0, said: "" });
+  });
+
+  it("names who could not", () => {
+    const said = "is connected by SSH, and firewall.admins does not have it";
+    assert.deepEqual(check("10.1.2.3:50000", "192.168.1.2:1"), { status: 1, said: `192.168.1.2 ${said}` });
+    assert.deepEqual(check("[2001:db8::1]:50000"), { status: 1, said: `[2001:db8::1] ${said}` });
+  });
 });
 
 describe("nginx", () => {
