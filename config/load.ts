@@ -33,7 +33,8 @@ export function rawFromStack(all: Readonly<Record<string, string>>): Record<stri
     if (!fullKey.startsWith(prefix)) continue;
     const key = fullKey.slice(prefix.length);
     if (key === "sshPrivateKey") raw.push([key, true]);
-    else if (secretKeys.some((secret) => secret === key)) raw.push([key, value]);
+    // The others are one text each, and one that looks like a number is a text all the same.
+    else if (key !== "receiverSecrets" && secretKeys.some((secret) => secret === key)) raw.push([key, value]);
     else raw.push([key, fromStackText(value)]);
   }
   return Object.fromEntries(raw);

@@ -713,7 +713,11 @@ export const verificationSchema = section(
 // --- monitoring ----------------------------------------------------------------------------------------------------
 
 const network = (words: About) =>
-  text(isNetwork, "a network such as 192.168.1.0/24, or one address as 192.168.1.7/32", words);
+  text(
+    (value) => isNetwork(value) && /\/[1-9]/.test(value),
+    "a network such as 192.168.1.0/24, or one address as 192.168.1.7/32",
+    words,
+  );
 
 const receiverName = (words: About) =>
   text(

@@ -54,6 +54,7 @@ export function renderWatchRulesUnit(): string {
         `ExecStart=/usr/sbin/nft -f ${paths.watchRules}`,
         `ExecReload=/usr/sbin/nft -f ${paths.watchRules}`,
         `ExecStop=/usr/sbin/nft delete table inet ${TABLE}`,
+        ...sandbox(["AF_NETLINK", "AF_UNIX"], ["CAP_NET_ADMIN"]),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],

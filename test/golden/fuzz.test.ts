@@ -55,10 +55,14 @@ function textsOf(config: ClusterConfig): Record<string, string> {
     "cosyvoice-turns.service": renderTurnsUnit(config),
     "cosyvoice-vip.service": renderVipUnit(config),
     "cosyvoice-vrrp-guard.service": renderGuardUnit(),
-    "cosyvoice.service": renderServiceUnit(config),
+    "cosyvoice.service": renderServiceUnit(config, engineOf(config)),
     "root-CosyVoice-outputs.mount": renderOutputsMount(config),
-    "cosyvoice.env": renderServiceEnvironment(config, "rs-1"),
+    "cosyvoice.env": renderServiceEnvironment(config, "rs-1", engineOf(config)),
   };
+}
+
+function engineOf({ service }: ClusterConfig): string | undefined {
+  return service.engine === "cosyvoice" ? "feedfeedfeedfeed" : undefined;
 }
 
 /** Has every text read by its program; they must have nothing to say. */

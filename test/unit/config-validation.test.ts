@@ -50,6 +50,7 @@ const noSecrets = {
   tlsKey: false,
   apiKeys: false,
   httpUsers: false,
+  receiverSecrets: false,
   sshPrivateKey: false,
 };
 
@@ -1308,9 +1309,9 @@ describe("stack files of this repository", () => {
         "realServers[2].hostKey",
         "storage.hostKey",
         "verification.client.hostKey",
+        "monitoring.hostKey",
         "tlsCertificate",
         "tlsKey",
-        "monitoring.hostKey",
       ],
     );
 
