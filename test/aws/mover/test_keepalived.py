@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+
 from conftest import DIRECTORS, PROGRAM, ROOT, VIP
 
 GOLDEN = ROOT / "test" / "golden" / "texts" / "aws"
