@@ -8,6 +8,7 @@ import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { findEngine } from "./components/speechEngine";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
+import { listeningPorts } from "./render/listeners";
 import { servicePorts } from "./render/virtualServices";
 import { cacheDir } from "./scripts/lib/paths";
 
@@ -72,5 +73,10 @@ export const inventory = pulumi.secret({
     connectTimeout: config.ssh.connectTimeout,
     jumpHost: machines[0]?.access.jumpHost,
   },
-  machines: machines.map(({ name, role, endpoint }) => ({ name, role, ...endpoint })),
+  machines: machines.map(({ name, role, endpoint }) => ({
+    name,
+    role,
+    ...endpoint,
+    listens: listeningPorts(config, role),
+  })),
 });

@@ -3,6 +3,7 @@ export * from "./frontDoor";
 export * from "./guard";
 export * from "./health";
 export * from "./keepalived";
+export * from "./listeners";
 export * from "./modules";
 export * from "./monitoring/alertmanager";
 export * from "./monitoring/alerts";

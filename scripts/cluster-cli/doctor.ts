@@ -19,9 +19,6 @@ const CLOCK = 5;
 /** Below these a disk is about to be full: share of it, and bytes. */
 const FREE = { share: 0.05, bytes: 1 << 30 };
 
-/** Programs of this project that listen, besides the speech service. */
-const OURS = new Set(["turns"]);
-
 /** One thing that is not as it should be. */
 export interface Finding {
   /** Name of the machine; null for the cluster as a whole. */
@@ -96,7 +93,7 @@ export async function diagnose(
       const [examined, compared] = [await examine(machine, ssh), await compareAll(machine, own, ssh)];
       clocks.push({ machine: name, ...examined.clock });
       findings.push(...compared.findings, ...judge(machine, examined.report));
-      notes.push(...strangers(inventory, machine, examined.report));
+      notes.push(...strangers(machine, examined.report));
       if (compared.differing.length > 0) differing.set(name, compared.differing);
     } catch (error) {
       if (!(error instanceof UnreachableError)) throw error;
@@ -226,18 +223,10 @@ export function judgeClocks(clocks: readonly Clock[]): Finding[] {
 }
 
 /** Who can be reached from other machines, besides what this project brings. Pure. */
-export function strangers(
-  inventory: Inventory,
-  machine: InventoryMachine,
-  { listens }: Examination,
-): string[] {
-  const expected = new Set([
-    machine.port,
-    ...(machine.role === "realServer" ? [inventory.port] : []),
-    ...(machine.role === "storage" ? [2049] : []),
-  ]);
+export function strangers(machine: InventoryMachine, { listens }: Examination): string[] {
+  const expected = new Set([machine.port, ...machine.listens]);
   return listens
-    .filter(({ port, program }) => !expected.has(port) && !OURS.has(program ?? ""))
+    .filter(({ port }) => !expected.has(port))
     .map(
       ({ address, port, program }) =>
         `${machine.name}: ${program ?? "the kernel"} listens on ${address}:${port}`,

@@ -24,7 +24,12 @@ const inventorySchema = z.object({
     jumpHost: endpoint.optional(),
   }),
   machines: z.array(
-    endpoint.extend({ name: z.string(), role: z.enum(["director", "realServer", "storage", "client"]) }),
+    endpoint.extend({
+      name: z.string(),
+      role: z.enum(["director", "realServer", "storage", "client", "monitor"]),
+      /** TCP ports for others, besides SSH; absent in a state that an older version left. */
+      listens: z.array(z.number()).default([]),
+    }),
   ),
 });
 

@@ -19,6 +19,7 @@ const machine = (name: string, role: "director" | "realServer", address: string)
   port: 22,
   user: "root",
   hostKey: "ssh-ed25519 AAAA",
+  listens: [],
 });
 
 const inventory: Inventory = {
