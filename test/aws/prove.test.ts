@@ -8,6 +8,7 @@ const machine = (name: string, role: Inventory["machines"][number]["role"], last
   name,
   role,
   address: `10.20.0.${last}`,
+  listens: [],
 });
 
 const inventory: Inventory = {
