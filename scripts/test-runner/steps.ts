@@ -107,17 +107,28 @@ const selections: Record<string, (step: Step) => boolean> = {
 /**
  * The steps that the arguments of `scripts/test` ask for, or what is wrong with them.
  *
- * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour.
+ * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour. Nor is
+ * `engine`, whose parts are tested without machines in a minute and with them in ten.
  */
 export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
   if (what === "faults") return faultSteps(rest);
   if (what === "monitoring") return monitoringSteps(rest);
+  if (what === "engine" && rest.length === 0) return [engine];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, faults [NAME...] [--state existing], monitoring [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, engine, faults [NAME...] [--state existing], monitoring [--state existing].`;
   return steps.filter(selected);
 }
+
+/** The installation of the engine cosyvoice, in a lab of its own. */
+const engine: Step = {
+  name: "the engine's installation, in the lab",
+  command: ["npx", "mocha", "--config", "test/engine/.mocharc.json"],
+  counts: "mocha",
+  packages: ["curl", "git"],
+  lab: true,
+};
 
 /** What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. */
 function monitoringSteps(args: readonly string[]): readonly Step[] | string {

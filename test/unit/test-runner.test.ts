@@ -57,6 +57,11 @@ describe("scripts/test runs", () => {
     assert.match(String(names("monitoring", "--state")), /"--state" is not known to monitoring/);
   });
 
+  it("the engine's installation by itself", () => {
+    assert.deepEqual(names("engine"), ["the engine's installation, in the lab"]);
+    assert.ok(!names("all").includes("the engine's installation, in the lab"));
+  });
+
   it("nothing when it is told what it does not know", () => {
     assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, aws, faults/);
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);

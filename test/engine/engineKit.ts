@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { repository } from "../../scripts/lib/paths";
-import { lab } from "./bench";
+import { lab } from "../lab/bench";
 
 /** Where the kit lies on a real server. */
 const PLACE = "/srv/engine-kit";

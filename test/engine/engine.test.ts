@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { ask, inside, REAL_SERVERS, script, untilWell, up, withSettings } from "./bench";
+import { ask, inside, lab, ownLab, REAL_SERVERS, script, untilWell, up, withSettings } from "../lab/bench";
 import { EngineKit } from "./engineKit";
 
 const SETS = "/opt/cosyvoice/engine/sets";
@@ -20,12 +20,14 @@ describe("the engine cosyvoice, on machines that reach nothing", () => {
   let kit: EngineKit;
 
   before(async () => {
+    if (!(await lab.status()).running) assert.equal((await script("lab", "up")).exitCode, 0);
     kit = await EngineKit.make();
     for (const name of REAL_SERVERS) await kit.bring(name);
   });
 
   after(async () => {
     await kit.remove(REAL_SERVERS);
+    if (ownLab) await script("lab", "down");
   });
 
   it("is refused where there is no GPU, before anything is touched there, and the cluster goes on", async () => {
