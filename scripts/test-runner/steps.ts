@@ -155,7 +155,7 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     command: [...some, "900000", "test/lab/3c-monitoring.test.ts"],
     counts: "mocha",
     lab: true,
-    environment: { COSYVOICE_LVS_STATE: stateDir() },
+    environment: { COSYVOICE_LVS_STATE: stateDir(), COSYVOICE_LVS_ALERTS: "all" },
   };
   return [texts, readings, monitoring, ...(existing ? [lab] : [])];
 }

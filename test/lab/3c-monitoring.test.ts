@@ -76,6 +76,9 @@ async function causes(
   return since();
 }
 
+/** Every alert takes minutes to come and to go: `scripts/test monitoring --state existing` waits for all, other runs for one. */
+const thorough = process.env.COSYVOICE_LVS_ALERTS === "all" ? it : () => undefined;
+
 describe("monitoring", () => {
   before(async () => {
     await restoreSettings();
@@ -119,10 +122,9 @@ describe("monitoring", () => {
         address,
         Number(weight),
       ]);
-      const seen = (await query(`node_ipvs_backend_weight{node="${director}"}`)).map(({ labels, value }) => [
-        labels.remote_address,
-        value,
-      ]);
+      const seen = (await query(`node_ipvs_backend_weight{node="${director}", local_port="7860"}`)).map(
+        ({ labels, value }) => [labels.remote_address, value],
+      );
       assert.deepEqual(seen.sort(), weights.sort(), director);
       assert.equal(seen.length, REAL_SERVERS.length);
     }
@@ -151,7 +153,7 @@ describe("monitoring", () => {
     for (const { labels, value } of series) assert.ok(value < 450, `${labels.node}: ${value} series`);
   });
 
-  it("a dead director is one message", async () => {
+  thorough("a dead director is one message", async () => {
     const victim = await holder();
     const alerts = await causes(
       "MachineDown",
@@ -166,7 +168,7 @@ describe("monitoring", () => {
     assert.deepEqual([...names], ["MachineDown"]);
   });
 
-  it("a keepalived that does not run", async () => {
+  thorough("a keepalived that does not run", async () => {
     const victim = await holder();
     await causes(
       "KeepalivedDown",
@@ -191,7 +193,7 @@ describe("monitoring", () => {
     );
   });
 
-  it("a health poller that is gone", async () => {
+  thorough("a health poller that is gone", async () => {
     await causes(
       "UnitDown",
       "director-1",
@@ -200,7 +202,7 @@ describe("monitoring", () => {
     );
   });
 
-  it("a share that is away, told by every real server in one message", async () => {
+  thorough("a share that is away, told by every real server in one message", async () => {
     await causes(
       "OutputsAway",
       undefined,
@@ -210,7 +212,7 @@ describe("monitoring", () => {
     await untilWell(240);
   });
 
-  it("nobody holds the VIP", async () => {
+  thorough("nobody holds the VIP", async () => {
     const alerts = await causes(
       "NoVipHolder",
       undefined,
