@@ -108,9 +108,22 @@ export class LabStack {
     }
     await this.writeConfig();
     await this.makeSecret(toolchain, "peerKey", async () => randomBytes(32).toString("hex"));
-    await this.tls.ensure();
-    await this.makeSecret(toolchain, "tlsCertificate", () => this.tls.certificate());
-    await this.makeSecret(toolchain, "tlsKey", () => this.tls.key());
+    await this.keepCertificate(toolchain);
+  }
+
+  /** With HTTPS the stack has a certificate of the lab's CA, and without it none, which would be refused. */
+  private async keepCertificate(toolchain: Toolchain): Promise<void> {
+    const file = asMap(await readYaml(this.configFile));
+    const config = asMap(file.config);
+    if (asMap(config["cosyvoice-lvs:https"]).enabled === true) {
+      await this.tls.ensure();
+      await this.makeSecret(toolchain, "tlsCertificate", () => this.tls.certificate());
+      await this.makeSecret(toolchain, "tlsKey", () => this.tls.key());
+      return;
+    }
+    const { "cosyvoice-lvs:tlsCertificate": certificate, "cosyvoice-lvs:tlsKey": key, ...rest } = config;
+    if (certificate !== undefined || key !== undefined)
+      await writeYaml(this.configFile, { ...file, config: rest });
   }
 
   /** Sets a secret of the stack, unless it is set. */

@@ -107,27 +107,37 @@ const selections: Record<string, (step: Step) => boolean> = {
 /**
  * The steps that the arguments of `scripts/test` ask for, or what is wrong with them.
  *
- * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour. Nor is
- * `engine`, whose parts are tested without machines in a minute and with them in ten.
+ * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour. Nor are
+ * `engine`, `security` and the lab's part of `monitoring`: what they prove with machines is tested without them in every run.
  */
 export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
   if (what === "faults") return faultSteps(rest);
   if (what === "monitoring") return monitoringSteps(rest);
-  if (what === "engine" && rest.length === 0) return [engine];
+  const apart = extras[what];
+  if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, engine, faults [NAME...] [--state existing], monitoring [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, engine, security, faults [NAME...] [--state existing], monitoring [--state existing].`;
   return steps.filter(selected);
 }
 
-/** The installation of the engine cosyvoice, in a lab of its own. */
-const engine: Step = {
-  name: "the engine's installation, in the lab",
-  command: ["npx", "mocha", "--config", "test/engine/.mocharc.json"],
-  counts: "mocha",
-  packages: ["curl", "git"],
-  lab: true,
+/** What takes a lab and too long for every run, by its name. Each takes the lab that COSYVOICE_LVS_STATE names, or makes one. */
+const extras: Readonly<Record<string, Step>> = {
+  engine: {
+    name: "the engine's installation, in the lab",
+    command: ["npx", "mocha", "--config", "test/engine/.mocharc.json"],
+    counts: "mocha",
+    packages: ["curl", "git"],
+    lab: true,
+  },
+  security: {
+    name: "HTTPS and narrow ports, in the lab",
+    command: ["npx", "mocha", "--config", "test/security/.mocharc.json"],
+    counts: "mocha",
+    packages: ["chromium", "curl"],
+    lab: true,
+  },
 };
 
 /** What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. */
@@ -152,10 +162,10 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
   };
   const lab: Step = {
     name: "monitoring, in the lab",
-    command: [...some, "900000", "test/lab/3c-monitoring.test.ts"],
+    command: [...some, "900000", "test/monitoring/lab/monitoring.test.ts"],
     counts: "mocha",
     lab: true,
-    environment: { COSYVOICE_LVS_STATE: stateDir(), COSYVOICE_LVS_ALERTS: "all" },
+    environment: { COSYVOICE_LVS_STATE: stateDir() },
   };
   return [texts, readings, monitoring, ...(existing ? [lab] : [])];
 }

@@ -63,7 +63,10 @@ describe("scripts/test runs", () => {
   });
 
   it("nothing when it is told what it does not know", () => {
-    assert.match(String(names("nonsense")), /"nonsense" is not one of: all, unit, lab, aws, engine, faults/);
+    assert.match(
+      String(names("nonsense")),
+      /"nonsense" is not one of: all, unit, lab, aws, engine, security, faults/,
+    );
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
     assert.match(String(names("faults", "--fast")), /"--fast" is not known/);
     assert.match(String(names("faults", "--state", "other")), /"--state" is not known/);

@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import {
+  applySettings,
   DIRECTORS,
   holder,
   inside,
   lab,
   REAL_SERVERS,
   restoreSettings,
-  script,
   until,
   untilWell,
+  up,
   VIP,
-  withSettings,
-} from "./bench";
+} from "../../lab/bench";
 
 /** Where the client machine takes what Alertmanager says: a line of JSON a call. */
 const HOOK = "http://192.168.1.50:8000/";
@@ -76,9 +76,6 @@ async function causes(
   return since();
 }
 
-/** Every alert takes minutes to come and to go: `scripts/test monitoring --state existing` waits for all, other runs for one. */
-const thorough = process.env.COSYVOICE_LVS_ALERTS === "all" ? it : () => undefined;
-
 describe("monitoring", () => {
   before(async () => {
     await restoreSettings();
@@ -87,24 +84,23 @@ describe("monitoring", () => {
       "client",
       `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
     );
-    await withSettings(
-      { "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }] },
-      async () => {
-        const up = await script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
-        assert.equal(up.exitCode, 0);
-      },
-    );
+    await applySettings({
+      "monitoring.enabled": true,
+      "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }],
+    });
+    assert.equal((await up()).exitCode, 0);
   });
+
   after(async () => {
     await inside("client", "systemctl stop alerts");
-    const up = await script("lab", "pulumi", "up", "--yes", "--skip-preview", "--non-interactive");
-    assert.equal(up.exitCode, 0);
+    await restoreSettings();
+    assert.equal((await up()).exitCode, 0);
   });
 
   it("sees every target, through the ports of this computer", async () => {
     await until("all are up", 120, async () => {
-      const up = await query("up");
-      return up.length === 7 + 3 + 2 + 3 && up.every(({ value }) => value === 1);
+      const answers = await query("up");
+      return answers.length === 7 + 3 + 2 + 3 && answers.every(({ value }) => value === 1);
     });
     const ready = await fetch(`${await lab.monitorUrl(9093)}-/ready`);
     assert.equal(ready.status, 200);
@@ -153,7 +149,7 @@ describe("monitoring", () => {
     for (const { labels, value } of series) assert.ok(value < 450, `${labels.node}: ${value} series`);
   });
 
-  thorough("a dead director is one message", async () => {
+  it("a dead director is one message", async () => {
     const victim = await holder();
     const alerts = await causes(
       "MachineDown",
@@ -168,7 +164,7 @@ describe("monitoring", () => {
     assert.deepEqual([...names], ["MachineDown"]);
   });
 
-  thorough("a keepalived that does not run", async () => {
+  it("a keepalived that does not run", async () => {
     const victim = await holder();
     await causes(
       "KeepalivedDown",
@@ -193,7 +189,7 @@ describe("monitoring", () => {
     );
   });
 
-  thorough("a health poller that is gone", async () => {
+  it("a health poller that is gone", async () => {
     await causes(
       "UnitDown",
       "director-1",
@@ -202,7 +198,7 @@ describe("monitoring", () => {
     );
   });
 
-  thorough("a share that is away, told by every real server in one message", async () => {
+  it("a share that is away, told by every real server in one message", async () => {
     await causes(
       "OutputsAway",
       undefined,
@@ -212,7 +208,7 @@ describe("monitoring", () => {
     await untilWell(240);
   });
 
-  thorough("nobody holds the VIP", async () => {
+  it("nobody holds the VIP", async () => {
     const alerts = await causes(
       "NoVipHolder",
       undefined,
@@ -231,8 +227,8 @@ describe("monitoring", () => {
     await untilWell(60);
     await lab.powerOn("monitor");
     await until("it watches again", 240, async () => {
-      const up = await query("up == 1").catch(() => []);
-      return up.length === 15;
+      const answers = await query("up == 1").catch(() => []);
+      return answers.length === 15;
     });
   });
 });

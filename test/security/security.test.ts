@@ -9,7 +9,20 @@ import { LabStack } from "../../lab/stack";
 import { listen, openBrowser, speakOnPage, visit } from "../../scripts/lib/browser";
 import { repository } from "../../scripts/lib/paths";
 import { resolveToolchain } from "../../scripts/toolchain";
-import { DIRECTORS, inside, lab, REAL_SERVERS, untilWell, up, VIP, withSettings } from "./bench";
+import {
+  applySettings,
+  DIRECTORS,
+  inside,
+  lab,
+  ownLab,
+  REAL_SERVERS,
+  restoreSettings,
+  script,
+  untilWell,
+  up,
+  VIP,
+  withSettings,
+} from "../lab/bench";
 
 const stack = new LabStack(lab);
 const CA = "/root/lab-ca.pem";
@@ -31,8 +44,17 @@ const curl = (what: string) =>
 
 describe("HTTPS", () => {
   before(async () => {
+    if (!(await lab.status()).running) assert.equal((await script("lab", "up")).exitCode, 0);
+    await applySettings({ "https.enabled": true });
+    assert.equal((await up()).exitCode, 0);
     await lab.exec("client", ["sh", "-c", `cat >${CA}`], { input: await readFile(stack.tls.caFile, "utf8") });
     await untilWell(60);
+  });
+
+  after(async () => {
+    await restoreSettings();
+    if (ownLab) await script("lab", "down");
+    else assert.equal((await up()).exitCode, 0);
   });
 
   it("is on every real server, for who trusts the lab's CA", async () => {
