@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -225,6 +226,8 @@ class Peers:
             trust_env=False,
             verify=False,  # there is no TLS here, and reading all certificates takes its time
         )
+        # A cookie in an answer is some client's. Kept here, it would go out with the requests of all others.
+        self._http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     @property
     def me(self) -> str:

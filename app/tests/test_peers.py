@@ -230,6 +230,26 @@ def test_every_call_succeeds_whichever_node_each_connection_meets(start_cluster:
     assert len({http.get("/gradio_api/app_id").text for _ in range(3)}) == 1
 
 
+def test_what_another_node_makes_for_a_visitor_is_in_the_visitor_s_history(
+    start_cluster: StartCluster,
+) -> None:
+    cluster = start_cluster()
+    first = cluster.nodes[0].http
+    # An answer with a cookie for one visitor, from node to node: the next visitor is somebody else.
+    page = {"accept": "text/html"}
+    first.get(f"/gradio_api/startup-events?session_hash={owned_by(cluster, 1)}", headers=page)
+    for visitor in ("1", "2"):
+        number = visitor * 32
+        cookie = {"cookie": f"cosyvoice-owner={number}"}
+        session = owned_by(cluster, 1, f"visitor{visitor}-")
+        with httpx.Client(base_url=cluster.nodes[0].url, headers=cookie, timeout=60, trust_env=False) as http:
+            assert join(http, session, f"for visitor {visitor}").status_code == 200
+            assert completed(http, session)["success"]
+        for node in cluster.nodes:
+            listed = httpx.get(f"{node.url}/v1/history", headers=cookie, trust_env=False).json()["data"]
+            assert [result["text"] for result in listed] == [f"for visitor {visitor}"]
+
+
 def test_a_forwarded_answer_says_who_gave_it_and_who_passed_it_on(start_cluster: StartCluster) -> None:
     cluster = start_cluster()
     session = owned_by(cluster, 2)

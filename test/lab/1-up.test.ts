@@ -61,9 +61,8 @@ describe("a cluster in a box", () => {
 
   it("has three real servers in the kernel of the director, by direct routing", async () => {
     const table = await inside(await holder(), "ipvsadm -Ln");
-    const ports = [7860, 443, 80];
-    for (const port of ports) assert.match(table, new RegExp(`TCP +${VIP}:${port} mh`));
-    assert.equal(table.match(/Route/g)?.length, 3 * ports.length, table);
+    assert.match(table, new RegExp(`TCP +${VIP}:7860 mh`));
+    assert.equal(table.match(/Route/g)?.length, 3, table);
   });
 
   it("sends replies past the director", async () => {
