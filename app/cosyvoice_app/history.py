@@ -178,8 +178,8 @@ class History:
         until = time.monotonic() + _LISTING_SECONDS
         found: dict[str, Result] = {}
         gone = []
-        # That a folder was not there is remembered by this node's NFS client for half a minute, and a visitor's
-        # first result may come from another node meanwhile. To open what is above it is to ask again.
+        # That a folder was not there is remembered by this node's NFS client for half a minute, and a first
+        # result may come from another node meanwhile. To open what is above it is to ask again.
         for above in (folder.parent.parent, folder.parent):
             with suppress(FileNotFoundError):
                 refresh(above)
