@@ -173,12 +173,16 @@ def test_an_entry_is_not_given_up_before_the_share_was_asked_anew(
     asked: list[Path] = []
     describe = Outputs._describe
     monkeypatch.setattr(history, "refresh", asked.append)
-    monkeypatch.setattr(Outputs, "_describe", lambda self, name: describe(self, name) if asked else None)
+    monkeypatch.setattr(
+        Outputs, "_describe", lambda self, name: describe(self, name) if tmp_path in asked else None
+    )
 
     async def work() -> None:
         await store.add("me", made(tmp_path, 1))
         assert seeds(await store.latest("me", 9)) == [1]
-        assert asked == [tmp_path]
+        # What holds the list, from above, and then what holds the result.
+        (folder,) = (tmp_path / "history").iterdir()
+        assert asked == [tmp_path / "history", folder, tmp_path]
 
     run(work)
 
