@@ -5,7 +5,7 @@ import type { Inventory, InventoryMachine } from "./inventory";
 import type { MachineReport } from "./probe";
 import type { ProgressLine } from "./progress";
 import { runAsRoot } from "./run";
-import { type Answer, askAll, BY_HAND, type ClusterStatus, clusterStatus } from "./status";
+import { askAll, BY_HAND, type ClusterStatus, clusterStatus, reportOf } from "./status";
 
 /** While it exists on a real server, the speech app there says at /readyz that it is draining, with its text as reason. */
 const DRAIN_FILE = "/run/cosyvoice-lvs/drain";
@@ -105,7 +105,7 @@ export async function undrain(
     (weight) => weight > 0,
   );
   if (waiting.length > 0) {
-    const report = reportIn(await askAll(inventory, [machine], ssh), machine);
+    const report = reportOf(await askAll(inventory, [machine], ssh), machine);
     const why =
       report?.ready === true
         ? `it is ready: see the checks there (journalctl -u cosyvoice-health -u keepalived)`
@@ -164,7 +164,7 @@ async function untilPool(
   const start = Date.now();
   for (;;) {
     const answers = await askAll(inventory, directors, ssh);
-    const unasked = directors.filter((director) => !reportIn(answers, director)).map(({ name }) => name);
+    const unasked = directors.filter((director) => !reportOf(answers, director)).map(({ name }) => name);
     if (unasked.length === directors.length) {
       throw new Error(
         `No director can be reached, so whether ${machine.name} gets new connections is not known (scripts/cluster status).`,
@@ -172,7 +172,7 @@ async function untilPool(
     }
     const waiting = directors
       .filter((director) => {
-        const report = reportIn(answers, director);
+        const report = reportOf(answers, director);
         return report && !fits(weightOf(report, machine.address));
       })
       .map(({ name }) => name);
@@ -200,7 +200,7 @@ async function untilIdle(
   const start = Date.now();
   let answered = start;
   for (;;) {
-    const report = reportIn(await askAll(inventory, [machine], ssh), machine);
+    const report = reportOf(await askAll(inventory, [machine], ssh), machine);
     const left = report && leftToDo(report);
     const now = Date.now();
     if (left !== undefined) answered = now;
@@ -216,14 +216,6 @@ async function untilIdle(
 export function leftToDo({ queue, units }: MachineReport): number | undefined {
   if (queue) return queue.waiting + queue.running;
   return ["inactive", "failed"].includes(units["cosyvoice.service"] ?? "") ? 0 : undefined;
-}
-
-function reportIn(
-  answers: ReadonlyMap<string, Answer>,
-  { name }: InventoryMachine,
-): MachineReport | undefined {
-  const answer = answers.get(name);
-  return answer && "report" in answer ? answer.report : undefined;
 }
 
 /** A reason is one line, in the status and in the answers of /readyz. */

@@ -3,7 +3,7 @@ import type { OpenSsh } from "../../components/remote/openssh";
 import type { Inventory, InventoryMachine } from "./inventory";
 import type { ProgressLine } from "./progress";
 import { runAsRoot } from "./run";
-import { askAll, clusterStatus } from "./status";
+import { askAll, reportOf, summarise } from "./status";
 
 /** Seconds for the VIP to move, logins on slow machines included. */
 const LIMIT = 30;
@@ -22,22 +22,29 @@ export async function failover(
   force: boolean,
   progress: ProgressLine,
 ): Promise<string> {
-  progress.show("looking at the cluster");
-  const { holder, directors } = await clusterStatus(inventory, ssh);
-  if (holder === null)
+  progress.show("looking at the directors");
+  const pair = inventory.machines.filter(({ role }) => role === "director");
+  const answers = await askAll(inventory, pair, ssh);
+  const { holder, directors } = summarise(inventory, answers);
+  const holding = pair.find(({ name }) => name === holder);
+  if (holding === undefined)
     throw new Error(
       "Not moved: no single director that can be reached holds the VIP (scripts/cluster status).",
     );
-  const standby = directors.find(({ name }) => name !== holder);
-  if (!standby?.reachable || standby.keepalived !== "active") {
-    const why = standby?.reachable
-      ? `keepalived on it is ${standby.keepalived}`
-      : `it cannot be reached: ${standby?.reason}`;
+  const standby = pair.find((director) => director !== holding);
+  const found = directors.find(({ name }) => name === standby?.name);
+  if (standby === undefined || !found?.reachable || found.keepalived !== "active") {
+    const why = found?.reachable
+      ? `keepalived on it is ${found.keepalived}`
+      : `it cannot be reached: ${found?.reason}`;
     throw new Error(`Not moved: ${standby?.name ?? "the other director"} could not take the VIP, ${why}.`);
   }
-  const pair = inventory.machines.filter(({ role }) => role === "director");
-  const pools = await poolsOf(inventory, pair, ssh);
-  const lacking = [...(pools.get(holder) ?? [])].filter((address) => !pools.get(standby.name)?.has(address));
+  /** Addresses of the real servers that a director's kernel sends new connections to. */
+  const served = (director: InventoryMachine) =>
+    (reportOf(answers, director)?.ipvs ?? [])
+      .filter(({ weight }) => weight > 0)
+      .map(({ address }) => address);
+  const lacking = served(holding).filter((address) => !served(standby).includes(address));
   if (lacking.length > 0 && !force) {
     throw new Error(
       `Not moved: ${standby.name} sends nothing to ${lacking.join(", ")}, which ${holder} does. See why (scripts/cluster doctor), or say --force.`,
@@ -45,13 +52,9 @@ export async function failover(
   }
   progress.show(`${holder} gives the VIP to ${standby.name}`);
   const start = Date.now();
-  await runAsRoot(
-    pair.find(({ name }) => name === holder) as InventoryMachine,
-    ssh,
-    "systemctl restart keepalived",
-  );
+  await runAsRoot(holding, ssh, "systemctl restart keepalived");
   for (;;) {
-    const now = (await clusterStatus(inventory, ssh)).holder;
+    const now = summarise(inventory, await askAll(inventory, pair, ssh)).holder;
     const passed = (Date.now() - start) / 1000;
     if (now === standby.name) return `${standby.name} holds the VIP, ${holder} stands by.`;
     if (passed > LIMIT)
@@ -60,16 +63,4 @@ export async function failover(
       );
     await sleep(500);
   }
-}
-
-/** By director: addresses of the real servers that its kernel would send new connections to. */
-async function poolsOf(inventory: Inventory, directors: readonly InventoryMachine[], ssh: OpenSsh) {
-  const answers = await askAll(inventory, directors, ssh);
-  return new Map(
-    directors.map(({ name }) => {
-      const answer = answers.get(name);
-      const entries = answer && "report" in answer ? (answer.report.ipvs ?? []) : [];
-      return [name, new Set(entries.filter(({ weight }) => weight > 0).map(({ address }) => address))];
-    }),
-  );
 }

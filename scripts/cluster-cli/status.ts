@@ -84,13 +84,18 @@ async function ask(inventory: Inventory, machine: InventoryMachine, ssh: OpenSsh
   }
 }
 
-/** Puts the machines' answers together. Pure. */
+/** What a machine said of itself; undefined when it was not asked, or did not answer. */
+export function reportOf(
+  answers: ReadonlyMap<string, Answer>,
+  { name }: InventoryMachine,
+): MachineReport | undefined {
+  const answer = answers.get(name);
+  return answer && "report" in answer ? answer.report : undefined;
+}
+
+/** Puts the machines' answers together. Of one that was not asked nothing is known, and nothing is said against it. Pure. */
 export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Answer>): ClusterStatus {
   const { vip, port, machines } = inventory;
-  const reportOf = ({ name }: InventoryMachine): MachineReport | undefined => {
-    const answer = answers.get(name);
-    return answer && "report" in answer ? answer.report : undefined;
-  };
   const contact = (machine: InventoryMachine) => {
     const answer = answers.get(machine.name);
     const reason = answer && "reason" in answer ? answer.reason : null;
@@ -99,7 +104,7 @@ export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Ans
 
   const directorMachines = machines.filter(({ role }) => role === "director");
   const directors = directorMachines.map((machine): DirectorStatus => {
-    const report = reportOf(machine);
+    const report = reportOf(answers, machine);
     return {
       ...contact(machine),
       holdsVip: report !== undefined && report.vip !== null,
@@ -108,12 +113,13 @@ export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Ans
   });
   const holders = directors.filter(({ holdsVip }) => holdsVip);
   const holder = holders.length === 1 ? (holders[0]?.name ?? null) : null;
-  const table = directorMachines.filter(({ name }) => name === holder).map(reportOf)[0];
+  const holding = directorMachines.find(({ name }) => name === holder);
+  const table = holding && reportOf(answers, holding);
 
   const realServers = machines
     .filter(({ role }) => role === "realServer")
     .map((machine): RealServerStatus => {
-      const report = reportOf(machine);
+      const report = reportOf(answers, machine);
       const entry = table?.ipvs?.find(({ address }) => address === machine.address);
       return {
         ...contact(machine),

@@ -1,7 +1,7 @@
 import type { OpenSsh } from "../../components/remote/openssh";
 import type { Inventory } from "./inventory";
 import { scheduledByMh } from "./mh";
-import { askAll } from "./status";
+import { askAll, reportOf } from "./status";
 
 /**
  * Which real server a client's new connections go to.
@@ -12,11 +12,10 @@ import { askAll } from "./status";
  */
 export async function where(inventory: Inventory, ssh: OpenSsh, client: string): Promise<string> {
   const directors = inventory.machines.filter(({ role }) => role === "director");
-  const reports = [...(await askAll(inventory, directors, ssh))].flatMap(([name, answer]) =>
-    "report" in answer ? [{ name, ...answer.report }] : [],
-  );
-  const holder = reports.find(({ vip }) => vip !== null);
-  if (!holder?.ipvs)
+  const answers = await askAll(inventory, directors, ssh);
+  const holding = directors.find((director) => (reportOf(answers, director)?.vip ?? null) !== null);
+  const holder = holding && reportOf(answers, holding);
+  if (!holding || !holder?.ipvs)
     throw new Error("No director that can be reached holds the VIP (scripts/cluster status).");
   if (holder.scheduler !== "mh")
     throw new Error(
@@ -25,5 +24,5 @@ export async function where(inventory: Inventory, ssh: OpenSsh, client: string):
   const address = scheduledByMh(holder.ipvs, client);
   if (address === undefined) return "Nowhere: no real server has a weight.";
   const name = inventory.machines.find((machine) => machine.address === address)?.name;
-  return `${client} goes to ${name ?? "a machine that this stack does not know"} (${address}), by the table of ${holder.name}.`;
+  return `${client} goes to ${name ?? "a machine that this stack does not know"} (${address}), by the table of ${holding.name}.`;
 }
