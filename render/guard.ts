@@ -1,5 +1,5 @@
 import type { ClusterConfig } from "../config/schema";
-import { configuredWeight, vipLabel } from "./keepalived";
+import { configuredWeight, otherDirector, vipLabel } from "./keepalived";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
@@ -13,7 +13,7 @@ import { virtualServices } from "./virtualServices";
  */
 export function renderGuardConfig(config: ClusterConfig, directorName: string): string {
   const director = byName(config.directors, directorName);
-  const peer = config.directors[0] === director ? config.directors[1] : config.directors[0];
+  const peer = otherDirector(config, director);
   const { vip, vrrp, loadBalancer, realServers } = config;
   const { check, forwarding, quorum, sorryServer } = loadBalancer;
   const guard = {

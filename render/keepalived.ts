@@ -104,6 +104,11 @@ export function configuredWeight({ loadBalancer }: ClusterConfig, server: RealSe
   return loadBalancer.agentWeights ? AGENT_WEIGHT_BASE * server.weight : server.weight;
 }
 
+/** The other one of the pair. */
+export function otherDirector({ directors }: ClusterConfig, director: DirectorConfig): DirectorConfig {
+  return directors[0] === director ? directors[1] : directors[0];
+}
+
 /** Label of the VIP on a director's interface. */
 export function vipLabel({ vrrp }: ClusterConfig, director: DirectorConfig): string {
   return `${director.interface}:${vrrp.label}`;
@@ -155,8 +160,8 @@ function trackFiles({ loadBalancer, https }: ClusterConfig, server: RealServerCo
 }
 
 function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
-  const { vrrp, vip, directors, aws } = config;
-  const peer = directors[0] === director ? directors[1] : directors[0];
+  const { vrrp, vip, aws } = config;
+  const peer = otherDirector(config, director);
   return block(
     `vrrp_instance ${INSTANCE}`,
     // Both start as BACKUP: the one that starts later must not take the VIP from the one that serves (nopreempt asks for it).

@@ -1,5 +1,5 @@
 import type { ClusterConfig } from "../config/schema";
-import { vipLabel } from "./keepalived";
+import { otherDirector, vipLabel } from "./keepalived";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
@@ -13,7 +13,7 @@ import { byName, renderSections } from "./text";
  */
 export function renderVipMoverConfig(config: ClusterConfig, directorName: string, stack: string): string {
   const director = byName(config.directors, directorName);
-  const peer = config.directors[0] === director ? config.directors[1] : config.directors[0];
+  const peer = otherDirector(config, director);
   if (config.aws === undefined) throw new Error("the mover belongs to the platform aws");
   const mover = {
     region: config.aws.region,
