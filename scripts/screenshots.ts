@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { Lab } from "../lab/lab";
 import { type Locale, openBrowser, speakOnPage, visit } from "./lib/browser";
+import { ensurePackages } from "./lib/debianPackages";
 import { repository } from "./lib/paths";
-import { ensurePackages } from "./test-runner/packages";
 
 const sentences: Record<Locale, string> = {
   "en-US":

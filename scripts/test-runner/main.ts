@@ -1,7 +1,7 @@
 import { execa } from "execa";
+import { ensurePackages } from "../lib/debianPackages";
 import { repository } from "../lib/paths";
 import { type Counts, count } from "./count";
-import { ensurePackages } from "./packages";
 import { chooseSteps, type Step } from "./steps";
 
 interface Outcome extends Counts {
