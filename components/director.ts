@@ -11,7 +11,8 @@ import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../rende
 import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
 import { servicePorts } from "../render/virtualServices";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
+import { daemon } from "./remote/daemon";
+import { applier, type LayerContent, layer, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface DirectorArgs {
@@ -101,48 +102,23 @@ function startsAsDead({ realServers, https }: ClusterConfig) {
   };
 }
 
-/** A path on the machine, and what is to be there. */
-type Text = readonly [path: string, content: string];
-
-/** A program of ours under systemd: its unit, and its configuration with what a change of that asks for. */
-function daemon(
-  program: Program,
-  unit: string,
-  unitFile: Text,
-  config: { reload: Text } | { restart: Text },
-) {
-  const [verb, [path, content]] =
-    "reload" in config ? (["reload", config.reload] as const) : (["restart", config.restart] as const);
-  return {
-    files: {
-      ...stamp(program, unit),
-      [path]: rootFile(content, { notify: [`${verb}:${unit}`] }),
-      [unitFile[0]]: rootFile(unitFile[1], { notify: [`restart:${unit}`] }),
-    },
-    units: { [unit]: { enabled: true, started: true } },
-  };
-}
-
 function directorContent(config: ClusterConfig, machineName: string): LayerContent {
   const polled = config.loadBalancer.check.kind === "poller";
   const health = polled
-    ? daemon("health-poller", "cosyvoice-health.service", [paths.healthUnit, renderHealthUnit()], {
+    ? daemon("health-poller", [paths.healthUnit, renderHealthUnit()], {
         reload: [paths.healthConfig, renderHealthConfig(config, machineName)],
       })
     : undefined;
-  const guard = daemon(
-    "vrrp-guard",
-    "cosyvoice-vrrp-guard.service",
-    [paths.vrrpGuardUnit, renderGuardUnit()],
-    { restart: [paths.vrrpGuardConfig, renderGuardConfig(config, machineName)] },
-  );
+  const guard = daemon("vrrp-guard", [paths.vrrpGuardUnit, renderGuardUnit()], {
+    restart: [paths.vrrpGuardConfig, renderGuardConfig(config, machineName)],
+  });
   // keepalived's notify asks for it, so it is there before keepalived is.
   const mover = config.aws
-    ? daemon("vip-mover", "cosyvoice-vip-mover.service", [paths.vipMoverUnit, renderVipMoverUnit()], {
+    ? daemon("vip-mover", [paths.vipMoverUnit, renderVipMoverUnit()], {
         restart: [paths.vipMoverConfig, renderVipMoverConfig(config, machineName, pulumi.getStack())],
       })
     : undefined;
-  const turns = daemon("turns", "cosyvoice-turns.service", [paths.turnsUnit, renderTurnsUnit(config)], {
+  const turns = daemon("turns", [paths.turnsUnit, renderTurnsUnit(config)], {
     reload: [paths.turnsConfig, renderTurnsConfig(config, machineName)],
   });
   return {

@@ -23,7 +23,8 @@ import {
 } from "../render/monitoring/prometheus";
 import { paths } from "../render/paths";
 import type { Machine } from "./platform/machine";
-import { applier, type LayerContent, layer, type Program, stamp } from "./remote/layer";
+import { daemon } from "./remote/daemon";
+import { applier, type LayerContent, layer } from "./remote/layer";
 import { type ManifestFile, rootFile } from "./remote/manifest";
 
 /** A configuration with monitoring. */
@@ -124,18 +125,6 @@ function secretsContent(names: readonly string[], given: Readonly<Record<string,
   };
 }
 
-/** A unit of ours with its program: what restarts it when one of them changes. */
-function unit(path: string, text: string, program?: Program) {
-  const name = posix.basename(path);
-  return {
-    files: {
-      ...(program === undefined ? {} : stamp(program, name)),
-      [path]: rootFile(text, { notify: [`restart:${name}`] }),
-    },
-    units: { [name]: { enabled: true, started: true } },
-  };
-}
-
 /** What is on a machine that is watched. */
 function watchedContent(config: Watched, machineName: string): LayerContent {
   const machine = watchedMachines(config).find(({ name }) => name === machineName);
@@ -170,19 +159,12 @@ function ownReader(
   role: Machine["role"],
 ): Pick<LayerContent, "files" | "units"> | undefined {
   switch (role) {
-    case "director": {
-      const reader = unit(paths.directorMetricsUnit, renderDirectorMetricsUnit(), "exporter");
-      const notify = [`restart:${posix.basename(paths.directorMetricsUnit)}`];
-      return {
-        ...reader,
-        files: {
-          ...reader.files,
-          [paths.directorMetricsConfig]: rootFile(renderDirectorMetricsConfig(config), { notify }),
-        },
-      };
-    }
+    case "director":
+      return daemon("exporter", [paths.directorMetricsUnit, renderDirectorMetricsUnit()], {
+        restart: [paths.directorMetricsConfig, renderDirectorMetricsConfig(config)],
+      });
     case "realServer":
-      return unit(paths.gpuMetricsUnit, renderGpuMetricsUnit(config), "exporter");
+      return daemon("exporter", [paths.gpuMetricsUnit, renderGpuMetricsUnit(config)]);
     default:
       return undefined;
   }
@@ -191,25 +173,35 @@ function ownReader(
 /** What is on the machine that watches. */
 function watcherContent(config: Watched): LayerContent {
   const { ports, metrics, receivers } = config.monitoring;
-  const sentence = unit(paths.sentenceUnit, renderSentenceUnit(), "exporter");
+  const sentence = daemon("exporter", [paths.sentenceUnit, renderSentenceUnit()], {
+    restart: [paths.sentenceConfig, renderSentenceConfig(config)],
+  });
   const relay = receivers.some(relayed)
-    ? unit(paths.alertRelayUnit, renderAlertRelayUnit(), "alert-relay")
+    ? daemon("alert-relay", [paths.alertRelayUnit, renderAlertRelayUnit()])
     : undefined;
-  const daemon = (name: string, dropIn: readonly [string, string], texts: Record<string, ManifestFile>) => ({
+  const packaged = (
+    name: string,
+    dropIn: readonly [string, string],
+    texts: Record<string, ManifestFile>,
+  ) => ({
     files: { ...texts, [dropIn[0]]: rootFile(dropIn[1], { notify: [`restart:${name}`] }) },
     units: { [name]: { enabled: true, started: true } },
   });
-  const prometheus = daemon("prometheus.service", [paths.prometheusDropIn, renderPrometheusDropIn(config)], {
-    [paths.alertRules]: rootFile(renderAlertRules(config), {
-      check: "promtool check rules {}",
-      notify: ["reload:prometheus.service"],
-    }),
-    [paths.prometheusConfig]: rootFile(renderPrometheusConfig(config), {
-      check: "promtool check config {}",
-      notify: ["reload:prometheus.service"],
-    }),
-  });
-  const alertmanager = daemon(
+  const prometheus = packaged(
+    "prometheus.service",
+    [paths.prometheusDropIn, renderPrometheusDropIn(config)],
+    {
+      [paths.alertRules]: rootFile(renderAlertRules(config), {
+        check: "promtool check rules {}",
+        notify: ["reload:prometheus.service"],
+      }),
+      [paths.prometheusConfig]: rootFile(renderPrometheusConfig(config), {
+        check: "promtool check config {}",
+        notify: ["reload:prometheus.service"],
+      }),
+    },
+  );
+  const alertmanager = packaged(
     "prometheus-alertmanager.service",
     [paths.alertmanagerDropIn, renderAlertmanagerDropIn(config)],
     {
@@ -219,12 +211,16 @@ function watcherContent(config: Watched): LayerContent {
       }),
     },
   );
-  const prober = daemon("prometheus-blackbox-exporter.service", [paths.proberDropIn, renderProberDropIn()], {
-    [paths.proberConfig]: rootFile(renderProberConfig(), {
-      check: "prometheus-blackbox-exporter --config.check --config.file={}",
-      notify: ["reload:prometheus-blackbox-exporter.service"],
-    }),
-  });
+  const prober = packaged(
+    "prometheus-blackbox-exporter.service",
+    [paths.proberDropIn, renderProberDropIn()],
+    {
+      [paths.proberConfig]: rootFile(renderProberConfig(), {
+        check: "prometheus-blackbox-exporter --config.check --config.file={}",
+        notify: ["reload:prometheus-blackbox-exporter.service"],
+      }),
+    },
+  );
   return {
     preflight: [
       {
@@ -240,9 +236,6 @@ function watcherContent(config: Watched): LayerContent {
       ...alertmanager.files,
       ...prober.files,
       ...sentence.files,
-      [paths.sentenceConfig]: rootFile(renderSentenceConfig(config), {
-        notify: [`restart:${posix.basename(paths.sentenceUnit)}`],
-      }),
       ...relay?.files,
     },
     units: {
