@@ -1,10 +1,12 @@
-"""What `scripts/cluster doctor` and `logs` send along, run on this machine."""
+"""What `scripts/cluster doctor`, `logs` and `prove` send along, run on this machine."""
 
+import http.server
 import json
 import pathlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
@@ -49,3 +51,30 @@ def test_journal_reads_the_service_s_own_logs_newer_than_asked_and_of_one_reques
     found = [line for line in ask(since) if line["source"] == "jobs"]
     assert [line["at"] for line in found] == [1769828400.25, 1769828401.0]
     assert [json.loads(line["text"])["request_id"] for line in ask("0", "three")] == ["three"]
+
+
+class Speaks(http.server.BaseHTTPRequestHandler):
+    """Sound for a sentence, a page for anything else."""
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = b"RIFF made up" if self.path == "/v1/audio/speech" and asked["input"] else b"<html>"
+        self.send_response(200)
+        self.send_header("X-Served-By", "rs-1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_say_tells_who_spoke_and_takes_nothing_else_for_sound():
+    with http.server.HTTPServer(("127.0.0.1", 0), Speaks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert run("say.py", url + "/v1/audio/speech").stdout == "rs-1 12 bytes\n"
+        command = [sys.executable, "-IS", "-", url + "/"]
+        text = (HOST / "say.py").read_text()
+        other = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+        server.shutdown()
+    assert other.returncode == 1

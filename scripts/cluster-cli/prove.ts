@@ -1,6 +1,9 @@
+import { hostFile } from "../../components/remote/hostFiles";
 import type { OpenSsh } from "../../components/remote/openssh";
+import { paths } from "../../render/paths";
 import { utc } from "../lib/time";
 import type { Inventory, InventoryMachine } from "./inventory";
+import { asRootShell } from "./run";
 
 /** One line of the report. */
 export interface Proof {
@@ -32,7 +35,9 @@ export async function prove(
     inventory.machines.filter((machine) => machine.role === role);
   const [directors, realServers] = [withRole("director"), withRole("realServer")];
   const holding = await Promise.all(
-    directors.map(async ({ name }) => (await run(ssh, name, `ip -4 -o address | grep -qF ' ${vip}/'`)).ok),
+    directors.map(
+      async (director) => (await run(ssh, director, `ip -4 -o address | grep -qF ' ${vip}/'`)).ok,
+    ),
   );
   const holders = directors.filter((_, index) => holding[index]);
   const [holder, standby] = [holders[0], directors.find((_, index) => !holding[index])];
@@ -45,11 +50,16 @@ export async function prove(
   ];
   if (holder === undefined || standby === undefined) return proofs;
 
-  for (const { name } of directors) {
+  for (const director of directors) {
     const expected = JSON.stringify({ unchecked: directors.map(({ address }) => address) });
-    const { ok, said } = await run(ssh, name, `${MOVER} check /etc/cosyvoice-lvs/vip-mover.json`, expected);
+    const { ok, said } = await run(
+      ssh,
+      director,
+      `${paths.vipMover} check ${paths.vipMoverConfig}`,
+      expected,
+    );
     proofs.push({
-      claim: `API: AWS leads the VIP to its holder, as ${name} sees it`,
+      claim: `API: AWS leads the VIP to its holder, as ${director.name} sees it`,
       holds: ok,
       evidence: oneLine(said),
     });
@@ -74,35 +84,19 @@ export async function prove(
       : await sentence(inventory, ssh, client, "other subnet: a client there is served"),
   );
   proofs.push(await share(ssh, realServers));
-  for (const { name } of realServers) proofs.push(...(await node(ssh, name)));
+  for (const realServer of realServers) proofs.push(...(await node(ssh, realServer)));
   if (options.failOver) proofs.push(await failOver(inventory, ssh, holder, standby, client ?? standby));
   return proofs;
 }
 
-const MOVER = "/usr/local/lib/cosyvoice-lvs/vip-mover";
-
-async function run(ssh: Ssh, machine: string, command: string, input?: string) {
-  const { exitCode, stdout, stderr } = await ssh.run(
-    machine,
-    `sudo -n sh -c '${command.replaceAll("'", "'\\''")}'`,
-    {
-      timeout: LIMIT,
-      ...(input === undefined ? {} : { input }),
-    },
-  );
+/** Runs a shell command with root's rights; one that fails is an answer. */
+async function run(ssh: Ssh, machine: InventoryMachine, command: string, input?: string) {
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRootShell(machine, command), {
+    timeout: LIMIT,
+    ...(input === undefined ? {} : { input }),
+  });
   return { ok: exitCode === 0, said: `${stdout}${stderr}`.trim() };
 }
-
-/** Python, which every machine has; curl is not on all of them. */
-const SPEAK = `
-import json, sys, urllib.request
-request = urllib.request.Request(sys.argv[1], json.dumps({"model": "cosyvoice", "input": "It is proved."}).encode(),
-                                 {"Content-Type": "application/json"})
-with urllib.request.urlopen(request, timeout=60) as answer:
-    sound = answer.read()
-    print(answer.headers.get("X-Served-By"), len(sound), "bytes")
-    sys.exit(not sound.startswith(b"RIFF"))
-`;
 
 async function sentence(
   { vip, port }: Inventory,
@@ -110,13 +104,19 @@ async function sentence(
   from: InventoryMachine,
   claim: string,
 ): Promise<Proof> {
-  const { ok, said } = await run(ssh, from.name, `python3 - http://${vip}:${port}/v1/audio/speech`, SPEAK);
+  const { ok, said } = await run(
+    ssh,
+    from,
+    // Python, which every machine has; curl is not on all of them.
+    `python3 - http://${vip}:${port}/v1/audio/speech`,
+    hostFile("say.py"),
+  );
   return { claim, holds: ok, evidence: `${from.name}: ${oneLine(said)}` };
 }
 
 /** With DR and TUN the kernel counts what clients send, and no answer. */
 async function forwarding(ssh: Ssh, holder: InventoryMachine): Promise<Proof> {
-  const { said } = await run(ssh, holder.name, "ipvsadm -Ln; ipvsadm -Ln --stats --exact");
+  const { said } = await run(ssh, holder, "ipvsadm -Ln; ipvsadm -Ln --stats --exact");
   const method = /\b(Route|Tunnel|Masq)\b/.exec(said)?.[1] ?? "nothing";
   const [, incoming, outgoing] = /^TCP\s+\S+\s+\d+\s+(\d+)\s+(\d+)/m.exec(said) ?? [];
   const seen = `forwards by ${method}; packets in ${incoming ?? "?"}, out ${outgoing ?? "?"}`;
@@ -132,7 +132,9 @@ async function forwarding(ssh: Ssh, holder: InventoryMachine): Promise<Proof> {
 async function share(ssh: Ssh, realServers: readonly InventoryMachine[]): Promise<Proof> {
   const claim = "share: every real server has EFS, by TLS, and sees what another one wrote";
   const mounts = await Promise.all(
-    realServers.map(({ name }) => run(ssh, name, "findmnt -no SOURCE,FSTYPE /root/CosyVoice/outputs")),
+    realServers.map((realServer) =>
+      run(ssh, realServer, "findmnt -no SOURCE,FSTYPE /root/CosyVoice/outputs"),
+    ),
   );
   // The tunnel's end is on the machine itself.
   const wrong = realServers.filter((_, index) => !/^127\.0\.0\.1:.* nfs4$/.test(mounts[index]?.said ?? ""));
@@ -141,9 +143,9 @@ async function share(ssh: Ssh, realServers: readonly InventoryMachine[]): Promis
   const file = `/root/CosyVoice/outputs/.prove-${Date.now()}`;
   const [first, ...others] = realServers;
   if (first === undefined) return { claim, holds: undefined, evidence: "there is no real server" };
-  await run(ssh, first.name, `echo proved >${file}`);
-  const read = await Promise.all(others.map(({ name }) => run(ssh, name, `cat ${file}`)));
-  await run(ssh, first.name, `rm -f ${file}`);
+  await run(ssh, first, `echo proved >${file}`);
+  const read = await Promise.all(others.map((other) => run(ssh, other, `cat ${file}`)));
+  await run(ssh, first, `rm -f ${file}`);
   const blind = others.filter((_, index) => read[index]?.said !== "proved");
   return {
     claim,
@@ -155,9 +157,13 @@ async function share(ssh: Ssh, realServers: readonly InventoryMachine[]): Promis
   };
 }
 
-async function node(ssh: Ssh, name: string): Promise<Proof[]> {
+async function node(ssh: Ssh, realServer: InventoryMachine): Promise<Proof[]> {
+  const { name } = realServer;
   const asNobody = "setpriv --reuid=65534 --clear-groups curl -s -m 3 -o /dev/null http://169.254.169.254/";
-  const [open, gpu] = await Promise.all([run(ssh, name, asNobody), run(ssh, name, "nvidia-smi -L")]);
+  const [open, gpu] = await Promise.all([
+    run(ssh, realServer, asNobody),
+    run(ssh, realServer, "nvidia-smi -L"),
+  ]);
   return [
     {
       claim: `metadata: closed to everybody but root on ${name}`,
@@ -168,21 +174,6 @@ async function node(ssh: Ssh, name: string): Promise<Proof[]> {
   ];
 }
 
-/** Asks ten times a second while the VIP moves; prints the longest silence in milliseconds. */
-const WATCH = `
-import sys, time, urllib.request
-last, worst, end = time.monotonic(), 0.0, time.monotonic() + 20
-while time.monotonic() < end:
-    try:
-        urllib.request.urlopen(sys.argv[1], timeout=0.5).read()
-        worst, last = max(worst, time.monotonic() - last), time.monotonic()
-    except OSError:
-        pass
-    time.sleep(0.1)
-worst = max(worst, time.monotonic() - last)
-print(round(worst * 1000))
-`;
-
 async function failOver(
   { vip, port }: Inventory,
   ssh: Ssh,
@@ -190,17 +181,13 @@ async function failOver(
   standby: InventoryMachine,
   from: InventoryMachine,
 ): Promise<Proof> {
-  const watched = run(ssh, from.name, `python3 - http://${vip}:${port}/readyz`, WATCH);
+  const watched = run(ssh, from, `python3 - http://${vip}:${port}/readyz`, hostFile("silence.py"));
   // No farewell: the process is gone, as with a power-cut, and comes back only when this is over. The guard takes the address off.
   const kill = "systemctl mask --runtime keepalived.service; systemctl kill -s KILL keepalived.service";
-  await run(ssh, holder.name, kill);
+  await run(ssh, holder, kill);
   const { said } = await watched;
-  const taken = await run(ssh, standby.name, `ip -4 -o address | grep -qF ' ${vip}/'`);
-  await run(
-    ssh,
-    holder.name,
-    "systemctl unmask --runtime keepalived.service; systemctl start keepalived.service",
-  );
+  const taken = await run(ssh, standby, `ip -4 -o address | grep -qF ' ${vip}/'`);
+  await run(ssh, holder, "systemctl unmask --runtime keepalived.service; systemctl start keepalived.service");
   const silence = Number(said);
   return {
     claim: "fail-over: the other director takes the VIP, and the routes follow",

@@ -2,6 +2,11 @@ import { hostFile } from "../../components/remote/hostFiles";
 import { asRoot, type OpenSsh } from "../../components/remote/openssh";
 import type { InventoryMachine } from "./inventory";
 
+/** A shell command, whatever is in it, as a machine's login user must type it to have root's rights. */
+export function asRootShell(machine: Pick<InventoryMachine, "user">, command: string): string {
+  return asRoot(machine, `sh -c '${command.replaceAll("'", "'\\''")}'`);
+}
+
 /** Runs a shell command with root's rights. @returns its output @throws an Error with its last words when it fails. */
 export async function runAsRoot(
   machine: InventoryMachine,
@@ -9,7 +14,7 @@ export async function runAsRoot(
   command: string,
   input?: string,
 ): Promise<string> {
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `sh -c '${command}'`), {
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRootShell(machine, command), {
     timeout: 30,
     ...(input === undefined ? {} : { input }),
   });
