@@ -41,7 +41,7 @@ async function up(options: { deploy: boolean; timings?: true }): Promise<void> {
 }
 
 async function whereItIs(): Promise<string> {
-  const https = await lab.httpsUrl();
+  const https = (await stack.isOn("https")) ? await lab.httpsUrl() : undefined;
   return [
     `The service is at ${await lab.url()}`,
     ...(https === undefined ? [] : [`and at ${https} for whoever trusts ${stack.tls.caFile}`]),
@@ -71,7 +71,9 @@ async function pulumi(args: string[]): Promise<void> {
 }
 
 async function status(options: { json?: true }): Promise<void> {
-  const found = await lab.status();
+  const { monitorUrls = [], ...rest } = await lab.status();
+  // The ports are forwarded in any case; where nobody listens they are no address.
+  const found = rest.running && (await stack.isOn("monitoring")) ? { ...rest, monitorUrls } : rest;
   console.log(options.json ? JSON.stringify(found, null, 2) : statusText(found));
 }
 

@@ -111,17 +111,26 @@ export class LabStack {
     await this.keepCertificate(toolchain);
   }
 
+  /** Whether a section of the stack's configuration says `enabled: true`. */
+  async isOn(section: "https" | "monitoring"): Promise<boolean> {
+    const config = asMap(asMap(await readYaml(this.configFile)).config);
+    return asMap(config[`cosyvoice-lvs:${section}`]).enabled === true;
+  }
+
   /** With HTTPS the stack has a certificate of the lab's CA, and without it none, which would be refused. */
   private async keepCertificate(toolchain: Toolchain): Promise<void> {
-    const file = asMap(await readYaml(this.configFile));
-    const config = asMap(file.config);
-    if (asMap(config["cosyvoice-lvs:https"]).enabled === true) {
+    if (await this.isOn("https")) {
       await this.tls.ensure();
       await this.makeSecret(toolchain, "tlsCertificate", () => this.tls.certificate());
       await this.makeSecret(toolchain, "tlsKey", () => this.tls.key());
       return;
     }
-    const { "cosyvoice-lvs:tlsCertificate": certificate, "cosyvoice-lvs:tlsKey": key, ...rest } = config;
+    const file = asMap(await readYaml(this.configFile));
+    const {
+      "cosyvoice-lvs:tlsCertificate": certificate,
+      "cosyvoice-lvs:tlsKey": key,
+      ...rest
+    } = asMap(file.config);
     if (certificate !== undefined || key !== undefined)
       await writeYaml(this.configFile, { ...file, config: rest });
   }
