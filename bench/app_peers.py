@@ -3,11 +3,12 @@
 100 users behind one address are one client to a balancer that hashes addresses, so all their requests meet
 the same node. Three real nodes run on this computer, with a stand-in for espeak-ng that takes a known time
 for each request and no processor. What each user waited beyond that time is compared with a simulation of one
-queue for three engines that is given the same arrivals and the same times. For comparison: the same without
-peers, and with a balancer that takes turns.
+queue for three engines that is given the same arrivals and the same times. For comparison, with syntheses of
+one second: the same without peers, and with a balancer that takes turns.
 
-Usage: app/test --python $PWD/bench/app_peers.py [--users 100] [--seconds 1.0] [--over 5] [--brief]
-           [--output FILE]     JSON goes there (default: standard output), a table to standard error
+Prints a JSON object a line, as scripts/bench peers reads it.
+
+Usage: app/test --python $PWD/bench/app_peers.py [--users 100] [--seconds 1.0 ...] [--over 5] [--rounds 1]
 """
 
 from __future__ import annotations
@@ -42,6 +43,22 @@ read -r text
 if [[ $text =~ takes\\ ([0-9.]+) ]]; then sleep "${{BASH_REMATCH[1]}}"; fi
 exec cat {sound}
 """
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Whether the nodes hand over to each other, and whether the users meet all of them or one."""
+
+    name: str
+    peers: bool
+    in_turn: bool
+
+
+ARRANGEMENTS = (
+    Arrangement("one address, peers", peers=True, in_turn=False),
+    Arrangement("in turn, peers", peers=True, in_turn=True),
+    Arrangement("one address, alone", peers=False, in_turn=False),
+)
 
 
 @dataclass(frozen=True)
@@ -155,48 +172,42 @@ async def visit(urls: list[str], users: int, seconds: float, over: float, seed: 
     return await asyncio.gather(*(one(n, at, takes) for n, (at, takes) in enumerate(plan)))
 
 
-def measure(name: str, options: argparse.Namespace, *, peers: bool, targets: int) -> dict[str, object]:
+def measure(options: argparse.Namespace, seconds: float, number: int, how: Arrangement) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="app-peers-") as directory:
         folder = Path(directory)
         (folder / "outputs").mkdir()
-        with nodes(folder, options.nodes, peers=peers, room=options.users) as urls:
-            requests = asyncio.run(
-                visit(urls[:targets], options.users, options.seconds, options.over, options.seed)
-            )
+        with nodes(folder, options.nodes, peers=how.peers, room=options.users) as urls:
+            targets = urls if how.in_turn else urls[:1]
+            requests = asyncio.run(visit(targets, options.users, seconds, options.over, seed=number))
     waited = [request.waited for request in requests]
     ideal = shared_queue(requests, options.nodes)
-    figures = {
-        "name": name,
-        "p50": round(percentile(waited, 0.5), 2),
-        "p95": round(percentile(waited, 0.95), 2),
-        "shared_p50": round(percentile(ideal, 0.5), 2),
-        "shared_p95": round(percentile(ideal, 0.95), 2),
+    return {
+        "name": how.name,
+        "seconds": seconds,
+        "round": number,
+        "users": options.users,
+        "p50": round(percentile(waited, 0.5), 3),
+        "p95": round(percentile(waited, 0.95), 3),
+        "shared_p50": round(percentile(ideal, 0.5), 3),
+        "shared_p95": round(percentile(ideal, 0.95), 3),
+        "p95_ratio": round(percentile(waited, 0.95) / max(percentile(ideal, 0.95), 0.01), 3),
     }
-    figures["p95_ratio"] = round(percentile(waited, 0.95) / max(percentile(ideal, 0.95), 0.01), 3)
-    print("  ".join(f"{key} {value}" for key, value in figures.items()), file=sys.stderr)
-    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="mean time of a synthesis")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0], help="mean time of a synthesis")
     parser.add_argument("--over", type=float, default=5.0, help="the users come within so many seconds")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--brief", action="store_true", help="without the runs for comparison")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    runs = [measure("one address, peers", options, peers=True, targets=1)]
-    if not options.brief:
-        runs.append(measure("in turn, peers", options, peers=True, targets=options.nodes))
-        runs.append(measure("one address, alone", options, peers=False, targets=1))
-    said = {name: getattr(options, name) for name in ("users", "nodes", "seconds", "over", "seed")}
-    text = json.dumps({"settings": said, "runs": runs}, indent=2) + "\n"
-    if options.output:
-        options.output.write_text(text)
-    else:
-        print(text, end="")
+    for number in range(1, options.rounds + 1):
+        for seconds in options.seconds:
+            # What is compared with is measured once: it differs by much more than rounds do.
+            for how in ARRANGEMENTS if number == 1 and seconds == 1 else ARRANGEMENTS[:1]:
+                print(json.dumps({"note": f"{how.name}, {seconds} s, round {number}"}), flush=True)
+                print(json.dumps(measure(options, seconds, number, how)), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ export const benchmarkNames = [
   "fleet",
   "calm",
   "app",
+  "peers",
 ] as const;
 export type BenchmarkName = (typeof benchmarkNames)[number];
 
@@ -224,6 +225,19 @@ const app: Benchmark = {
   },
 };
 
+const peers: Benchmark = {
+  name: "peers",
+  description:
+    "how long 100 users behind one address wait on three nodes, beside one queue for three engines",
+  native: true,
+  run(context) {
+    const [rounds, ...seconds] = context.quick ? [1, 0.25] : [3, 2, 1, 0.5, 0.25, 0.1];
+    const options = ["--rounds", String(rounds), "--seconds", ...seconds.map(String)];
+    const program = join(repository, "bench/app_peers.py");
+    return native(context, join(repository, "app/test"), ["--python", program, ...options], 3000);
+  },
+};
+
 /** Every benchmark by name. */
 export const benchmarks: Readonly<Record<BenchmarkName, Benchmark>> = {
   throughput,
@@ -233,6 +247,7 @@ export const benchmarks: Readonly<Record<BenchmarkName, Benchmark>> = {
   fleet,
   calm,
   app,
+  peers,
 };
 
 /** What a result was measured on. */

@@ -239,9 +239,30 @@ def app(result, directory):
     save(figure, result, directory, "app")
 
 
+def peers(result, directory):
+    figure, axes = plt.subplots(figsize=(9, 4.8))
+    rows = rows_of(result, name="one address, peers")
+    lengths = sorted({row["seconds"] for row in rows})
+    for key, colour, word in (
+        ("p95", OURS, "three nodes behind one address"),
+        ("shared_p95", GREY, "one queue for three engines"),
+    ):
+        values = [
+            statistics.median_low([row[key] for row in rows_of(result, name="one address, peers", seconds=s)])
+            for s in lengths
+        ]
+        axes.plot(lengths, values, color=colour, marker="o", label=word)
+    axes.set_xlabel("a synthesis takes, s (mean)")
+    axes.set_ylabel("waiting time, p95, s")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9)
+    axes.set_title(f"{rows[0]['users']} users behind one address come within 5 s")
+    save(figure, result, directory, "peers")
+
+
 def main():
     directory = sys.argv[1]
-    for draw in (throughput, outages, connections, fleet, calm, app):
+    for draw in (throughput, outages, connections, fleet, calm, app, peers):
         path = os.path.join(directory, f"{draw.__name__}.json")
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:

@@ -17,11 +17,13 @@ const words = {
 /** A language of the page, as a browser asks for it. */
 export type Locale = keyof typeof words;
 
-/** Starts Debian's Chromium, without a window. */
+/** Starts Debian's Chromium, without a window. Its microphone is one that Chromium makes up: it beeps every second. */
 export function openBrowser(): Promise<Browser> {
+  const quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic"];
+  const microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
   return chromium.launch({
     executablePath: "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--autoplay-policy=no-user-gesture-required"],
+    args: [...quiet, ...microphone, "--autoplay-policy=no-user-gesture-required"],
   });
 }
 
@@ -40,6 +42,18 @@ export async function speakOnPage(page: Page, text: string, locale: Locale = "en
   // Who made what, below the player; empty until then.
   await page.locator("#status").getByText(made).waitFor();
   return addressOf(page, text);
+}
+
+/** Has the English page record a voice to speak like by the microphone. Browsers do so over HTTPS and at 127.0.0.1 only. */
+export async function recordOnPage(page: Page, seconds: number): Promise<void> {
+  await page.getByRole("button", { name: "Speak like a recording" }).click();
+  await page.getByLabel("Record audio").click();
+  await page.getByRole("button", { name: "Record", exact: true }).click();
+  await page.waitForTimeout(seconds * 1000);
+  const uploaded = page.waitForResponse((answer) => answer.url().includes("/gradio_api/upload"));
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  const answer = await uploaded;
+  if (!answer.ok()) throw new Error(`the recording was refused: ${answer.status()}`);
 }
 
 /** The address of the result of that text in the page's list. */

@@ -5,7 +5,15 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa } from "execa";
 import { machineNamed } from "../../lab/machines";
-import { addressOf, listen, openBrowser, play, speakOnPage, visit } from "../../scripts/lib/browser";
+import {
+  addressOf,
+  listen,
+  openBrowser,
+  play,
+  recordOnPage,
+  speakOnPage,
+  visit,
+} from "../../scripts/lib/browser";
 import { repository } from "../../scripts/lib/paths";
 import { applySettings, inside, lab, REAL_SERVERS, restoreSettings, script, untilWell, up } from "./bench";
 
@@ -123,6 +131,12 @@ describe("the speech service, by rr and without persistence", () => {
       const again = await context.newPage();
       await visit(again, url);
       assert.equal(await addressOf(again, text), address);
+      // A voice that the microphone has heard is another voice.
+      const asked = again.waitForRequest((request) => request.url().includes("/queue/join"));
+      await recordOnPage(again, 4);
+      const recorded = await listen(again, await speakOnPage(again, `${text} Like this.`));
+      assert.ok(recorded.duration > 2 && recorded.loudness > 0.01, JSON.stringify(recorded));
+      assert.match((await asked).postData() ?? "", /"mime_type":"audio\/wav"/, "spoken like the recording");
       // Nobody else has it.
       const stranger = await (await browser.newContext({ locale: "en-US" })).newPage();
       await visit(stranger, url);
