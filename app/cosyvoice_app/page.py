@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import html
+import math
 import random
 import time
 from collections.abc import Coroutine
@@ -24,6 +25,7 @@ from .engines import Prompt, mode_for
 from .errors import BadRequest, ServiceError, speaks_chinese
 from .history import owner_of
 from .outputs import Result, is_result_name
+from .page_inputs import Page, as_sent, shown
 from .prompts import MAX_BYTES, read_prompt
 from .quick_gradio import import_gradio
 from .settings import Settings
@@ -163,14 +165,14 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         return render_results(found, time.time(), chinese=chinese)
 
     async def generate(
-        text: str,
-        voice: str,
-        speed: float,
-        seed: float,
+        text: str | None,
+        voice: str | None,
+        speed: float | None,
+        seed: float | None,
         instruct: str | None = "",
         saved: str | None = "",
         recording: str | None = None,
-        prompt_text: str = "",
+        prompt_text: str | None = "",
         request: gr.Request = None,
     ) -> tuple[tuple[str, str], str]:
         """Speech from text: the audio, and a line about it.
@@ -183,13 +185,16 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
         chinese = speaks_chinese(request.headers.get("accept-language", ""))
         began = time.monotonic()
         try:
-            if seed is None or speed is None or seed != int(seed):
-                raise BadRequest("seed and speed must be numbers", zh="种子和语速必须是数字")
-            prompt, words = await voice_to_speak_like(saved or "", recording, prompt_text, request)
+            if seed is None or not math.isfinite(seed) or seed != int(seed):
+                raise BadRequest(
+                    f"seed is {seed}; set it to a whole number from {MIN_SEED} to {MAX_SEED}",
+                    zh=f"随机种子是 {seed}；请设为 {MIN_SEED} 到 {MAX_SEED} 的整数",
+                )
+            prompt, words = await voice_to_speak_like(saved or "", recording, prompt_text or "", request)
             wanted = service.check(
                 text=text or "",
                 voice="auto" if prompt else voice or "auto",
-                speed=speed,
+                speed=math.nan if speed is None else speed,
                 seed=int(seed),
                 mode=mode_for(instruct=instruct or "", recorded=bool(recording), words=words),
                 prompt=prompt,
@@ -285,10 +290,6 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             next((p.id for p in service.engine.instructs if p.instruct == made.get("instruct")), ""),
         ]
 
-    def shown(error: ServiceError, chinese: bool) -> Exception:
-        # gradio takes a message for HTML, and it may quote what a user sent.
-        return gr.Error(html.escape(error.text(chinese), quote=False), print_exception=False)
-
     async def accompanied(speaking: Coroutine[Any, Any, Speech], ticket: object) -> Speech:
         """Runs the work of an event; tells its user meanwhile where it stands in the line, as gradio's own
         queue would, and stops when nobody waits for it any more.
@@ -332,7 +333,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
     # SpeechService does the queueing: what waits in gradio's queue could not go to another node.
     speaks = {"queue": settings.enable_queue, "concurrency_limit": None, "show_progress": "minimal"}
 
-    with gr.Blocks(title="CosyVoice", analytics_enabled=False, fill_width=False) as demo:
+    with Page(uploads=settings.uploads, title="CosyVoice", analytics_enabled=False, fill_width=False) as demo:
         gr.HTML(
             "<h1>CosyVoice <span>语音合成</span></h1>"
             f"<p>节点 node <b>{html.escape(settings.node)}</b> "
@@ -411,6 +412,8 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             refresh = gr.Button(i18n("refresh"), size="sm", scale=0, min_width=110)
         results = gr.HTML("", elem_id="results", padding=False)
 
+        for field in (voice, speed, seed):
+            field.preprocess = as_sent
         made = gr.on(
             [button.click, text.submit],
             generate,

@@ -257,13 +257,13 @@ class Sessions:
         if by_path := _BY_FILE.fullmatch(path):
             named = [by_path["path"]]
         elif told is not None and _WITH_FILES.match(path):
-            named = list(_paths(told))[:_MOST_FILES]
+            named = [path for path in paths_in(told) if isinstance(path, str)][:_MOST_FILES]
         else:
             return
         for name in named:
             with contextlib.suppress(ValueError):
                 relative = str(Path(name).relative_to(self._uploads))
-                if _UPLOADED.fullmatch(relative) and not await asyncio.to_thread(self._there, relative):
+                if is_upload(relative) and not await asyncio.to_thread(self._there, relative):
                     await self._fetch(relative)
 
     def _there(self, relative: str) -> bool:
@@ -296,7 +296,7 @@ class Sessions:
 
     def read_file(self, relative: str) -> bytes | None:
         """An uploaded file, for another node. None for anything that is not one."""
-        if not _UPLOADED.fullmatch(relative) or relative.split("/")[1] in (".", ".."):
+        if not is_upload(relative):
             return None
         try:
             handle = os.open(self._uploads / relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -425,15 +425,19 @@ def _event(told: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(told)}\n\n".encode()
 
 
-def _paths(told: Any) -> Iterator[str]:
-    """Every `path` of a file in a request's data."""
+def is_upload(relative: str) -> bool:
+    """Whether gradio names an uploaded file so, below its folder."""
+    return bool(_UPLOADED.fullmatch(relative)) and relative.split("/")[1] not in (".", "..")
+
+
+def paths_in(told: Any) -> Iterator[Any]:
+    """What stands where the path of a file does, anywhere in a request's data."""
     rest = [told]
     while rest:
         value = rest.pop()
         if isinstance(value, dict):
-            path = value.get("path")
-            if isinstance(path, str):
-                yield path
+            if "path" in value:
+                yield value["path"]
             rest.extend(value.values())
         elif isinstance(value, list):
             rest.extend(value)
