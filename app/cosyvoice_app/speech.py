@@ -45,8 +45,9 @@ MIN_SEED, MAX_SEED = 1, 100_000_000
 #: Characters of the words of a recording (which lasts 30 s at most), and of an instruction.
 MAX_PROMPT_TEXT, MAX_INSTRUCT = 1000, 500
 
-# So many syntheses in a row must fail before the node takes itself out: one may be the text's fault.
-_FAILURES_TO_STOP = 3
+# So many syntheses in a row must fail before a sentence that is known to be good decides whether the node can
+# speak: by failures alone, whoever knows a text that fails could take one node after the other out.
+_FAILURES_TO_TEST = 2
 _SELF_TEST_EVERY = 5.0
 # What a job of another node may take beside its synthesis, in seconds: the way there, a slow share, the way
 # back.
@@ -535,7 +536,7 @@ class SpeechService:
         plan = self.engine.plan(SpeechRequest(text=_WARM_UP_TEXT))
         while True:
             try:
-                turn = await self._line.turn()
+                turn = await self._line.turn(first=True)
                 try:
                     await self.engine.wait_ready()
                     await self._run(plan)
@@ -554,10 +555,7 @@ class SpeechService:
 
     def _count_failure(self) -> None:
         self._failures += 1
-        if self._failures >= _FAILURES_TO_STOP and self._test is None:
-            self._readiness.block(
-                "engine", f"the {self.engine.name} engine failed {self._failures} times in a row"
-            )
+        if self._failures >= _FAILURES_TO_TEST and self._test is None:
             self._test = asyncio.get_running_loop().create_task(self._test_until_it_works())
 
 

@@ -10,6 +10,8 @@ from .errors import BadRequest
 _HAN = "\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _HAN_RE = re.compile(f"[{_HAN}]")
 _LATIN_RE = re.compile("[A-Za-z\u00c0-\u024f]")
+# What is read by engines that know Chinese and Latin: also fractions, powers and Roman numerals of Unicode.
+_READABLE_RE = re.compile(f"[A-Za-z0-9\u00b2\u00b3\u00b9\u00bc-\u00be\u00c0-\u024f\u2160-\u2188{_HAN}]")
 # Characters of written Cantonese that written Mandarin does not use; one is enough to tell.
 _CANTONESE_RE = re.compile("[哋佢冇嘅咗喺唔嚟乜嗰啲嘢㗎瞓攞揾搵諗嗌噉嘥啱啩喐嘞咪嘈冚]")
 # 咪 and 嘈 alone are Mandarin too (猫咪, 嘈杂): they count only beside another one.
@@ -48,6 +50,26 @@ def speakable(text: str) -> bool:
 
 def has_han(text: str) -> bool:
     return bool(_HAN_RE.search(text))
+
+
+def readable(text: str) -> bool:
+    """Whether there is a Chinese character, a Latin letter or a number, once `plain_digits` has seen it."""
+    return bool(_READABLE_RE.search(plain_digits(text)))
+
+
+def plain_digits(text: str) -> str:
+    """The text with 0 to 9 for what stands for whole numbers otherwise, e.g. full-width or circled."""
+    return "".join(map(_plain_digit, text))
+
+
+def _plain_digit(char: str) -> str:
+    if _READABLE_RE.match(char) or not char.isnumeric():
+        return char
+    value = unicodedata.numeric(char)
+    if not value.is_integer():
+        return char
+    # Digits next to each other are one number; numbers that are one character are not.
+    return str(int(value)) if char.isdecimal() else f" {int(value)} "
 
 
 def foreign_letters(text: str) -> str:

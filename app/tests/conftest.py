@@ -131,7 +131,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def slow_espeak(tmp_path: Path) -> Path:
     """A program in place of espeak-ng that takes `sleep N` in the text at its word: it hangs for N seconds.
 
-    It writes its process number to the file `pids` beside it first.
+    It writes its process number to the file `pids` beside it first. It fails while there is a file `broken`
+    beside it, and for each text with the word crash.
     """
     program = tmp_path / "slow-espeak"
     program.write_text(
@@ -140,7 +141,7 @@ def slow_espeak(tmp_path: Path) -> Path:
         "text=$(cat)\n"
         f"echo $$ >> {tmp_path}/pids\n"
         'if [[ $text =~ sleep\\ ([0-9.]+) ]]; then sleep "${BASH_REMATCH[1]}"; fi\n'
-        "if [[ $text == *crash* ]]; then echo it broke >&2; exit 3; fi\n"
+        f"if [[ $text == *crash* || -e {tmp_path}/broken ]]; then echo it broke >&2; exit 3; fi\n"
         'printf "%s\\n" "$text" | espeak-ng "$@"\n'
     )
     program.chmod(0o755)

@@ -173,6 +173,25 @@ def test_every_preset_is_stood_in_for() -> None:
     assert len([p for p in PRESETS if p.group == "dialect"]) == 17
 
 
+@pytest.mark.parametrize("text", ["１２", "④", "➂", "٣", "½", "²", "Ⅳ", "〇", "㈠", "𝟙", "。" * 300 + "④"])
+@pytest.mark.parametrize("voice", ["cmn", "yue"])
+def test_a_number_is_spoken_however_it_is_written(text: str, voice: str) -> None:
+    assert speak(text, voice).seconds > 0.1
+
+
+def test_numbers_that_mean_the_same_sound_the_same() -> None:
+    assert speak("２０２４年") == speak("2024年")
+    assert speak("[h][ào] ④") == speak("[h][ào]  4 ")
+    assert speak("④ hello", "en") != speak("hello", "en")
+
+
+@pytest.mark.parametrize("text", ["༪", "⅐", "༪ ⅐"])
+def test_a_text_without_anything_that_can_be_read_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest, match=r"nothing in .* that this engine can read") as caught:
+        planned(text, "auto")
+    assert caught.value.param == "input"
+
+
 @pytest.mark.parametrize(
     "text", ["--version", "-f /etc/passwd", "[[h@l'oU]]", "<speak>a</speak>", "$(id); `id`"]
 )

@@ -423,10 +423,23 @@ def test_a_stuck_synthesis_is_killed_and_a_full_queue_refuses(
     for pid in (tmp_path / "pids").read_text().split():
         assert not Path(f"/proc/{pid}").exists()
     assert len(kept(server)) == 1
-    # Three crashes in a row take the node out of the pool, and it comes back by itself.
-    for number in range(3):
+
+
+def test_a_node_that_cannot_speak_takes_itself_out_and_comes_back_and_no_text_can_do_that(
+    start_server: StartServer, slow_espeak: Path, tmp_path: Path
+) -> None:
+    server = start_server("--enable-queue", COSYVOICE_ESPEAK=str(slow_espeak))
+    for number in range(4):
         assert problem(server.say(f"crash {number}"))["message"].endswith("status 3: it broke")
-    assert server.http.get("/readyz").status_code == 503
+        assert server.http.get("/readyz").status_code == 200
+    assert server.say("between two tests").status_code == 200
+    assert "failed" not in server.log.read_text(), "it has been ready all the time"
+    (tmp_path / "broken").touch()
+    for number in range(2):
+        assert server.say(f"well {number}").status_code == 500
+    wait_for(lambda: not server.ready())
+    assert "cannot speak" in server.http.get("/readyz").json()["reason"]
+    (tmp_path / "broken").unlink()
     wait_for(server.ready)
 
 

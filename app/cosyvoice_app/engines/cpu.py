@@ -105,6 +105,14 @@ class CpuEngine(Engine):
                 zh=f"文本中有本引擎读不了的文字：{foreign[:20]!r}；它能读汉字和拉丁字母",
                 param="input",
             )
+        # Pinyin and phonemes are Latin letters.
+        if not texts.readable(request.text):
+            raise BadRequest(
+                f"there is nothing in {request.text[:40]!r} that this engine can read; "
+                "it reads Chinese characters, Latin letters and numbers",
+                zh=f"{request.text[:40]!r} 中没有本引擎能读的内容；它能读汉字、拉丁字母和数字",
+                param="input",
+            )
         preset = self._need_preset(request) if request.mode == "instruct" else None
         language = annotations.language_of(request.text) if voice.id == "auto" else voice.id
         if preset is not None and preset.group == "dialect" and language != "en":
@@ -118,7 +126,7 @@ class CpuEngine(Engine):
             )
         parameters = {
             # The number goes up when the same request comes to sound otherwise.
-            "engine": f"cpu 2 espeak-ng {self._version}",
+            "engine": f"cpu 3 espeak-ng {self._version}",
             "text": request.text,
             "voice": language,
             "speed": round(request.speed, 3),
@@ -165,13 +173,13 @@ class CpuEngine(Engine):
         if annotations.annotated(pieces):
             # In one: a mark may begin in one sentence and end in another.
             arguments.append("-m")
-            spoken = [annotations.to_espeak(pieces, language)]
+            spoken = [texts.plain_digits(annotations.to_espeak(pieces, language))]
         else:
             # Doubled brackets would be taken for espeak-ng's own phoneme names.
             spoken = [
-                piece.replace("[[", "[ [")
+                texts.plain_digits(piece.replace("[[", "[ ["))
                 for piece in split_text(wanted["text"], _PIECE)
-                if texts.speakable(piece)
+                if texts.readable(piece)
             ]
         for piece in spoken:
             data = await self._run(arguments, piece.encode() + b"\n")
