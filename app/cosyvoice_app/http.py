@@ -78,7 +78,7 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         problem = NotFound if error.status_code == 404 else BadRequest
         what = f"{request.method} {request.url.path[:200]}"
         said = _DETAILS_ZH.get(error.status_code, error.detail)
-        shaped = problem(f"{what}: {error.detail}", zh=f"{what}：{said}")
+        shaped = problem(f"{what}: {_DETAILS.get(error.status_code, error.detail)}", zh=f"{what}：{said}")
         body = shaped.body(speaks_chinese(_languages(request)))
         return JSONResponse(body, error.status_code, headers=error.headers)
 
@@ -178,32 +178,51 @@ def _explain(error: RequestValidationError) -> BadRequest:
             findings_zh.append(f"请求正文不是 JSON：{said}")
             continue
         param = param or where or None
-        missing = item["type"] == "missing"
-        value = repr(str(item.get("input"))[:60])
-        findings.append(f"{where or 'the body'}: {item['msg']}{'' if missing else f' (got {value})'}")
-        known = _DEMANDS_ZH.get(item["type"])
-        demand = item["msg"] if known is None else known.format_map(item.get("ctx", {}))
-        findings_zh.append(f"{where or '请求正文'}：{demand}{'' if missing else f'（收到 {value}）'}")
+        got = item.get("input")
+        value = repr(str(got)[:60])
+        if item["type"] == "missing":
+            findings.append(f"{where or 'the body'}: {item['msg']}")
+            findings_zh.append(f"{where or '请求正文'}：必须填写")
+            continue
+        if not where and isinstance(got, bytes):
+            # FastAPI reads no JSON that is not said to be JSON, and curl says that it sends a form.
+            findings.append("the body is not said to be JSON; send 'Content-Type: application/json'")
+            findings_zh.append("请求未声明正文是 JSON；请发送 'Content-Type: application/json'")
+            continue
+        known, demand = _DEMANDS_ZH.get(item["type"], "无效"), item["msg"]
+        if item["type"] == "value_error" and "UploadFile" in demand:
+            known, demand = "必须是文件（须带文件名）", "Input should be a file, sent with a name"
+        findings.append(f"{where or 'the body'}: {demand} (got {value})")
+        findings_zh.append(f"{where or '请求正文'}：{known.format_map(item.get('ctx', {}))}（收到 {value}）")
     return BadRequest("; ".join(findings), zh="；".join(findings_zh), param=param)
 
 
-# What a field must be, by pydantic's name of the finding; what is not here is told in pydantic's English.
+# What a field must be, by pydantic's name of the finding.
 _DEMANDS_ZH = {
-    "missing": "必须填写",
     "string_type": "必须是字符串",
+    "string_unicode": "不是有效的 Unicode",
     "string_too_long": "最多 {max_length} 个字符",
     "float_type": "必须是数字",
     "float_parsing": "必须是数字",
     "int_type": "必须是整数",
     "int_parsing": "必须是整数",
+    "int_parsing_size": "数字过大",
+    "finite_number": "必须是有限的数",
     "int_from_float": "必须是整数",
     "bool_type": "必须是 true 或 false",
     "bool_parsing": "必须是 true 或 false",
     "greater_than_equal": "不能小于 {ge}",
     "less_than_equal": "不能大于 {le}",
+    "literal_error": "必须是以下之一：{expected}",
     "model_attributes_type": "必须是 JSON 对象",
 }
-_DETAILS_ZH = {404: "没有这个地址", 405: "这个地址不支持该方法"}
+# By status, what FastAPI says otherwise: 400 is a body that it cannot take apart.
+_DETAILS = {400: "the body cannot be read; send JSON in UTF-8, or a form of fewer and smaller parts"}
+_DETAILS_ZH = {
+    400: "无法读取请求正文；请发送 UTF-8 的 JSON，或字段更少、更小的表单",
+    404: "没有这个地址",
+    405: "这个地址不支持该方法",
+}
 
 
 def file_response(name: str, data: bytes, request: Request) -> Response:

@@ -142,6 +142,9 @@ def main() -> int:
         facts, frames = read(sys.stdin.buffer.read(), bounds)
     except Refused as refused:
         facts = refused.answer
+    except soundfile.LibsndfileError as error:
+        # As a text it would begin with where in memory the bytes are.
+        facts = {"problem": "broken", "reason": error.error_string[:200]}
     except Exception as error:  # noqa: BLE001 - whatever it is, the upload is the cause
         facts = {"problem": "broken", "reason": str(error)[:200]}
     sys.stdout.buffer.write(json.dumps(facts).encode() + b"\n" + frames)

@@ -69,7 +69,7 @@ async def read_prompt(data: bytes, *, name: str) -> Prompt:
         raise TooLarge(
             f"{shown} is {size} large, at most {MAX_BYTES >> 20} are taken: take 3 to 10 s of clear speech",
             zh=f"{shown} 有 {size}，最多 {MAX_BYTES >> 20} MiB：请截取 3 到 10 秒清晰的人声",
-            param="file",
+            param="prompt",
         )
     kind, kind_zh, readable = recognise(data)
     if not readable:
@@ -117,7 +117,7 @@ def recognise(data: bytes) -> tuple[str, str, bool]:
 
 
 def _bad(shown: str, what: str, what_zh: str) -> BadRequest:
-    return BadRequest(f"{shown} {what}", zh=f"{shown} {what_zh}", param="file")
+    return BadRequest(f"{shown} {what}", zh=f"{shown} {what_zh}", param="prompt")
 
 
 def _refusal(shown: str, kind: str, found: dict[str, Any]) -> BadRequest:

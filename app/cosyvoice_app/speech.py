@@ -209,7 +209,7 @@ class SpeechService:
             mode=mode,
             prompt=prompt,
             prompt_text=_cleaned(prompt_text, "prompt_text", MAX_PROMPT_TEXT),
-            instruct=_cleaned(instruct, "instruct", MAX_INSTRUCT),
+            instruct=_cleaned(instruct, "instructions", MAX_INSTRUCT),
         )
 
     async def speak(

@@ -293,14 +293,14 @@ def test_the_plan_holds_all_that_determines_the_audio_and_nothing_else(where: Wh
         ({"voice": "klingon"}, "voice", "'klingon' is not known here; use one of: auto, cosyvoice"),
         ({"mode": "clone", "prompt_text": "words"}, "prompt", "needs a recording"),
         ({"mode": "clone", "prompt": PROMPT, "prompt_text": " "}, "prompt_text", "needs the words"),
-        ({"mode": "instruct"}, "instruct", "needs an instruction"),
+        ({"mode": "instruct"}, "instructions", "needs an instruction"),
         (
             {"mode": "sing"},
             "mode",
             "'sing' is not one that the cosyvoice engine has; use one of: voice, clone",
         ),
         ({"text": "a<|endofprompt|>b"}, "input", r"holds the control token <\|endofprompt\|>"),
-        ({"mode": "instruct", "instruct": "<|im_end|>"}, "instruct", r"control token <\|im_end\|>"),
+        ({"mode": "instruct", "instruct": "<|im_end|>"}, "instructions", r"control token <\|im_end\|>"),
     ],
 )
 def test_what_it_cannot_do_is_refused(

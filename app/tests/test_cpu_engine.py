@@ -147,10 +147,10 @@ def test_an_instruction_is_heard() -> None:
         ({"mode": "clone", "prompt_text": "words"}, "prompt", "needs a recording to speak like"),
         ({"mode": "clone", "prompt": Prompt("d", b"")}, "prompt_text", "needs the words of the recording"),
         ({"mode": "cross_lingual"}, "prompt", "needs a recording"),
-        ({"mode": "instruct"}, "instruct", "needs an instruction"),
+        ({"mode": "instruct"}, "instructions", "needs an instruction"),
         (
             {"mode": "instruct", "instruct": "like a pirate"},
-            "instruct",
+            "instructions",
             "understands no instruction in words",
         ),
         (

@@ -97,7 +97,7 @@ def noise(seconds: float, rate: int = 24000, level: float = 0.1) -> np.ndarray:
         (b"\xff", "is no audio file", "无法识别的文件"),
         (b"\0\0\0\x20ftypM4A ", "is MP4/M4A; save the recording as WAV", "是 MP4/M4A；请把录音另存为 WAV"),
         (b"\x1aE\xdf\xa3webm", "is WebM/Matroska; save the recording as WAV", "是 WebM/Matroska"),
-        (b"RIFF\0\0\0\0WAVE", "looks like WAV but cannot be decoded", "看起来是 WAV，但无法解码"),
+        (b"RIFF\0\0\0\0WAVE", "like WAV but cannot be decoded (Error in WAV", "看起来是 WAV，但无法解码"),
         (file(noise(0.5)), "is 0.50 s long, at least 1 s is needed and 3 to 10 s are best", "只有 0.50 秒"),
         (file(noise(31)), "is 31.0 s long or more, 30 s at most are taken", "长 31.0 秒以上，最多 30 秒"),
         (file(noise(2), 8000), "is sampled at 8000 Hz, 16000 Hz or more are needed", "采样率是 8000 Hz"),
@@ -114,7 +114,7 @@ def test_what_cannot_be_cloned_is_refused_with_what_was_found_and_what_to_do(
 ) -> None:
     with pytest.raises(BadRequest) as caught:
         read(data, name="../../etc/passwd\0.wav")
-    assert caught.value.param == "file"
+    assert caught.value.param == "prompt"
     assert caught.value.status == 400
     assert caught.value.message.startswith("passwd.wav ")
     assert english in caught.value.message

@@ -186,6 +186,38 @@ def test_a_chinese_reader_is_told_in_chinese(server: Server, body: dict[str, obj
     assert english["message"].isascii()
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "kind", "english", "chinese"),
+    [
+        ("speech", b'{"input": "a"}', "text/plain", "send 'Content-Type: application/json'", "请求未声明"),
+        ("speech", b"input=a", "application/x-www-form-urlencoded", "send 'Content-Type: ", "请求未声明"),
+        ("speech", b'{"input": "\xff"}', "application/json", "send JSON in UTF-8", "请发送 UTF-8 的 JSON"),
+        ("speech", b"[" * 50_000, "application/json", "the body cannot be read", "无法读取请求正文"),
+        ("speech", b'{"input": "a", "seed": 1e999}', "application/json", "finite", "seed：必须是有限的数"),
+        ("speech", b'{"input": "a", "voice": "\\ud800"}', "application/json", "unicode", "有效的 Unicode"),
+        ("speech", b'{"input": "a", "voice": {}}', "application/json", "valid string", "voice：必须是字符串"),
+        ("clone", b"x", "multipart/form-data; boundary=b", "the body cannot be read", "无法读取请求正文"),
+        ("clone", b"prompt=a&input=a", "application/x-www-form-urlencoded", "be a file", "prompt：必须"),
+        (
+            "clone",
+            b'--b\r\nContent-Disposition: form-data; name="mode"\r\n\r\nsing\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            "'cross_lingual' or 'instruct'",
+            "mode：必须是以下之一：",
+        ),
+    ],
+)
+def test_bodies_of_another_kind_are_told_in_both_languages(
+    server: Server, path: str, content: bytes, kind: str, english: str, chinese: str
+) -> None:
+    for language, said in (("en", english), ("zh-CN", chinese)):
+        headers = {"Content-Type": kind, "Accept-Language": language}
+        answer = server.http.post(f"/v1/audio/{path}", content=content, headers=headers)
+        assert answer.status_code == 400
+        assert said in problem(answer)["message"]
+        assert "Input should" not in problem(answer)["message"] or language == "en"
+
+
 def test_addresses_that_are_not_there_are_told_in_chinese_too(server: Server) -> None:
     answers = [
         server.http.get(path, headers={"Accept-Language": "zh"}) for path in ("/v1/x", "/v1/audio/speech")

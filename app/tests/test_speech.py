@@ -493,7 +493,7 @@ def test_an_engine_that_starts_again_takes_the_node_out_and_requests_wait(tmp_pa
     ("fields", "param", "complaint"),
     [
         ({"prompt_text": "a" * 1001}, "prompt_text", "1001 characters long; at most 1000"),
-        ({"instruct": "a\ud800"}, "instruct", "instruct is not valid Unicode"),
+        ({"instruct": "a\ud800"}, "instructions", "instructions is not valid Unicode"),
         ({"text": ""}, "input", "nothing to say"),
         ({"text": " 。。。 "}, "input", "nothing to say"),
         ({"text": "a" * 4097}, "input", "4097 characters long; at most 4096"),

@@ -206,5 +206,5 @@ class Engine(ABC):
             raise BadRequest(
                 "the mode 'instruct' needs an instruction, and there is none; choose one or write one",
                 zh="“指令控制”需要一条指令，但内容为空；请选择或填写一条",
-                param="instruct",
+                param="instructions",
             )

@@ -185,7 +185,7 @@ class CosyVoiceEngine(Engine):
         for param, said in (
             ("input", request.text),
             ("prompt_text", request.prompt_text),
-            ("instruct", request.instruct),
+            ("instructions", request.instruct),
         ):
             if found := _CONTROL.search(said):
                 raise BadRequest(

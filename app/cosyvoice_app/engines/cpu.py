@@ -149,7 +149,7 @@ class CpuEngine(Engine):
                 f"{request.instruct[:40]!r}; use one of: {known}",
                 zh=f"cpu 引擎只能模拟预设指令，不理解 {request.instruct[:40]!r} 这样的文字指令；"
                 f"可以使用：{known}",
-                param="instruct",
+                param="instructions",
             )
         return preset
 
