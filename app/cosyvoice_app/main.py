@@ -44,6 +44,8 @@ _SWEEP_EVERY = 600.0
 _PROBE_EVERY = 10.0
 # How long an upload stays, in seconds: an open page may name it again.
 _UPLOADS_KEPT = 86_400.0
+# Bytes of all of them; beyond that the oldest go: anybody may upload as much as they like.
+_MOST_UPLOADS = 1 << 30
 # How long the last open connections (event streams of open pages) get once nothing is left to do, in seconds.
 _LINGER = 2
 
@@ -263,7 +265,7 @@ class _Service:
             if time.monotonic() - swept > _SWEEP_EVERY:
                 swept = time.monotonic()
                 await self._speech.history.sweep()
-                await asyncio.to_thread(remove_old_uploads, self._settings.uploads)
+            await asyncio.to_thread(remove_old_uploads, self._settings.uploads)
             before = self._outputs.problem
             await self._outputs.probe()
             now = self._outputs.problem
@@ -291,17 +293,28 @@ class _Service:
             log.warning("stopping after %g s although requests are not finished", self._settings.drain_limit)
 
 
-def remove_old_uploads(directory: Path) -> None:
+def remove_old_uploads(directory: Path, most_bytes: int = _MOST_UPLOADS) -> None:
     """Removes recordings and whatever else was uploaded to this node, or fetched by it, a day ago or longer:
-    voices of people, which nobody needs any more. In a thread.
+    voices of people, which nobody needs any more. Of what is left the oldest go that do not fit into
+    `most_bytes`. In a thread.
     """
     now = time.time()
+    left: list[tuple[float, int, str]] = []
     for folder, folders, files in os.walk(directory, topdown=False):
         for name in (*files, *folders):
             path = os.path.join(folder, name)
             with contextlib.suppress(OSError):  # a folder that is not empty, or a file that has just gone
-                if now - os.lstat(path).st_mtime > _UPLOADS_KEPT:
+                state = os.lstat(path)
+                if now - state.st_mtime > _UPLOADS_KEPT:
                     (os.unlink if name in files else os.rmdir)(path)
+                elif name in files:
+                    left.append((state.st_mtime, state.st_size, path))
+    size = 0
+    for _, bytes_, path in sorted(left, reverse=True):
+        size += bytes_
+        if size > most_bytes:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

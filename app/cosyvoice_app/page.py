@@ -221,11 +221,21 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
     ) -> tuple[Prompt | None, str]:
         """A recording and its words; None for the engine's own voices. Raises ServiceError."""
         if recording:
-            data = await asyncio.to_thread(Path(recording).read_bytes)
-            return await read_prompt(data, name=Path(recording).name), prompt_text.strip()
+            return await read_recording(recording), prompt_text.strip()
         if saved:
             return await service.saved_voice(saved, owner_of(request.headers))
         return None, ""
+
+    async def read_recording(recording: str) -> Prompt:
+        """recording: path of an upload. Raises ServiceError."""
+        try:
+            data = await asyncio.to_thread(Path(recording).read_bytes)
+        except FileNotFoundError:
+            raise BadRequest(
+                "the recording is not here any more: uploads are kept for a day at most; upload it again",
+                zh="录音已不在服务器上：上传的文件最多保留一天；请重新上传",
+            ) from None
+        return await read_prompt(data, name=Path(recording).name)
 
     def preview(text: str, request: gr.Request) -> str:
         """The text as its annotations are understood; nothing where there are none."""
@@ -253,8 +263,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
                     "there is no recording to save; upload or record one",
                     zh="没有可保存的录音；请先上传或录制一段",
                 )
-            data = await asyncio.to_thread(Path(recording).read_bytes)
-            read = await read_prompt(data, name=Path(recording).name)
+            read = await read_recording(recording)
             owner = owner_of(request.headers)
             voice = await service.voices.save(name or "", read, prompt_text or "", owner, shared=bool(shared))
         except ServiceError as error:

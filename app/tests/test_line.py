@@ -41,3 +41,12 @@ def test_old_uploads_are_removed_and_new_ones_stay(tmp_path: Path) -> None:
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left - {"old"} == {"new", "new/voice.wav"}, "a folder that was just emptied goes the next time"
     remove_old_uploads(tmp_path / "is not there")
+
+
+def test_more_uploads_than_may_be_kept_push_the_oldest_out(tmp_path: Path) -> None:
+    now = time.time()
+    for age in range(5):
+        (tmp_path / f"{age}").write_bytes(b"0123456789")
+        os.utime(tmp_path / f"{age}", (now - age, now - age))
+    remove_old_uploads(tmp_path, most_bytes=30)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]

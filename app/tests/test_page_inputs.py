@@ -86,6 +86,13 @@ def test_wrong_values_are_told_in_the_readers_language(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_an_upload_that_is_gone_is_told(server: Server) -> None:
+    gone = f"{server.outputs.parent}/uploads/{HASH}/voice.wav"
+    values = ["hi", "auto", 1, 1, "", "", file(gone), ""]
+    assert "upload it again" in call(server, values)
+    assert "Traceback" not in server.log.read_text()
+
+
 def test_what_was_sent_does_not_come_into_the_journal(server: Server) -> None:
     answer = call(server, ["my secret words"])
     assert "1 values came for this event, which takes 8" in answer
