@@ -7,12 +7,14 @@ import { hostMachines } from "./components/platform/hosts";
 import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { findEngine } from "./components/speechEngine";
+import { forgetPromiseStacks } from "./components/stacks";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
 import { listeningPorts } from "./render/listeners";
 import { servicePorts } from "./render/virtualServices";
 import { cacheDir } from "./scripts/lib/paths";
 
 endWithEngine();
+forgetPromiseStacks();
 
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));

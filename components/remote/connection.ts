@@ -20,9 +20,19 @@ function dial(endpoint: SshEndpoint, access: SshAccess) {
   };
 }
 
-/** The connection settings of `@pulumi/command` for a machine, with its host key pinned. */
-export function connectionTo(machine: Machine): types.input.remote.ConnectionArgs {
-  const { endpoint, access } = machine;
+const known = new WeakMap<Machine, pulumi.Output<types.input.remote.ConnectionArgs>>();
+
+/**
+ * The connection settings of `@pulumi/command` for a machine, with its host key pinned. One output for all that is done on it: the
+ * SDK makes dozens of promises of each of its dozen values.
+ */
+export function connectionTo(machine: Machine): pulumi.Output<types.input.remote.ConnectionArgs> {
+  const connection = known.get(machine) ?? pulumi.output(settingsOf(machine));
+  known.set(machine, connection);
+  return connection;
+}
+
+function settingsOf({ endpoint, access }: Machine): types.input.remote.ConnectionArgs {
   return {
     ...dial(endpoint, access),
     ...(access.jumpHost === undefined ? {} : { proxy: dial(access.jumpHost, access) }),

@@ -87,10 +87,19 @@ function common(machine: Machine) {
  * A command of root's for `create`. On a machine that can be replaced the text says which one it is meant for, in a comment of the
  * shell: a new machine of the old name and address is otherwise no change, and would stay bare.
  */
-function createCommand({ endpoint, incarnation }: Machine, command: string): pulumi.Input<string> {
+function createCommand(machine: Machine, command: string): pulumi.Input<string> {
+  const { endpoint, incarnation } = machine;
   const text = asRoot(endpoint, command);
-  return incarnation === undefined ? text : pulumi.interpolate`${text} # ${incarnation}`;
+  if (incarnation === undefined) return text;
+  const known = commands.get(machine) ?? new Map<string, pulumi.Output<string>>();
+  commands.set(machine, known);
+  const marked = known.get(text) ?? pulumi.interpolate`${text} # ${incarnation}`;
+  known.set(text, marked);
+  return marked;
 }
+
+/** As {@link connectionTo} keeps connections: all layers of a machine have the same one. */
+const commands = new WeakMap<Machine, Map<string, pulumi.Output<string>>>();
 
 /**
  * Installs the applier on a machine, the program that {@link layer} calls, and the programs of the machine's role. It is a

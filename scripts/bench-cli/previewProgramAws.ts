@@ -1,10 +1,12 @@
 import { Cluster } from "../../components/cluster";
 import { AwsPlatform } from "../../components/platform/aws/platform";
+import { forgetPromiseStacks } from "../../components/stacks";
 import { parsedAws, rawAws } from "../../test/aws/fixture";
 import { startAws } from "../../test/aws/mocks";
 import { release } from "../../test/components/fixture";
 import { settled } from "../../test/components/mocks";
 
+forgetPromiseStacks();
 const count = Number(process.argv[2]);
 const registered = await startAws({}, false);
 const config = parsedAws(rawAws({ realServers: { count }, verifier: undefined }));
