@@ -1,5 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
+import { renderAllowancesConfig, renderAllowancesUnit } from "../render/allowances";
 import { renderGuardConfig, renderGuardUnit } from "../render/guard";
 import { renderHealthConfig, renderHealthUnit } from "../render/health";
 import { renderKeepalivedAuth, renderKeepalivedConfig, renderKeepalivedDropIn } from "../render/keepalived";
@@ -44,7 +45,10 @@ export class Director extends pulumi.ComponentResource {
     const parent = { parent: this };
 
     const needed = ["health-poller", "vrrp-guard", "turns", ...watching(config)] as const;
-    const cloud = config.aws ? (["vip-mover"] as const) : [];
+    const cloud = [
+      ...(config.aws ? (["vip-mover"] as const) : []),
+      ...(config.aws?.alarms ? (["allowances"] as const) : []),
+    ];
     const programs = applier(`${name}-applier`, machine, [...needed, ...cloud], parent);
     const before: pulumi.Resource[] = [programs];
     if (config.vrrp.authentication === "PASS") {
@@ -118,6 +122,11 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
         restart: [paths.vipMoverConfig, renderVipMoverConfig(config, machineName, pulumi.getStack())],
       })
     : undefined;
+  const allowances = config.aws?.alarms
+    ? daemon("allowances", [paths.allowancesUnit, renderAllowancesUnit()], {
+        restart: [paths.allowancesConfig, renderAllowancesConfig(config, machineName)],
+      })
+    : undefined;
   const turns = daemon("turns", [paths.turnsUnit, renderTurnsUnit(config)], {
     reload: [paths.turnsConfig, renderTurnsConfig(config, machineName)],
   });
@@ -134,6 +143,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
       [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
       ...guard.files,
       ...mover?.files,
+      ...allowances?.files,
       ...turns.files,
       [paths.keepalivedDropIn]: rootFile(renderKeepalivedDropIn(config), {
         notify: ["restart:keepalived.service"],
@@ -161,6 +171,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
       ...mover?.units,
       "keepalived.service": { enabled: true, started: true },
       ...guard.units,
+      ...allowances?.units,
       ...turns.units,
     },
     checks: [

@@ -22,6 +22,7 @@ import {
   renderPrometheusDropIn,
 } from "../render/monitoring/prometheus";
 import { paths } from "../render/paths";
+import { metadataRules } from "./metadataRules";
 import type { Machine } from "./platform/machine";
 import { daemon } from "./remote/daemon";
 import { applier, type LayerContent, layer } from "./remote/layer";
@@ -130,6 +131,7 @@ function watchedContent(config: Watched, machineName: string): LayerContent {
   const machine = watchedMachines(config).find(({ name }) => name === machineName);
   if (machine === undefined) throw new Error(`${machineName} is not watched`);
   const own = ownReader(config, machine.role);
+  const metadata = config.aws && machine.role === "monitor" ? metadataRules() : undefined;
   const rules = posix.basename(paths.watchRulesUnit);
   return {
     packages: ["prometheus-node-exporter", "nftables"],
@@ -143,10 +145,12 @@ function watchedContent(config: Watched, machineName: string): LayerContent {
       [paths.nodeExporterDropIn]: rootFile(renderNodeExporterDropIn(config, machine), {
         notify: ["restart:prometheus-node-exporter.service"],
       }),
+      ...metadata?.files,
       ...own?.files,
     },
     // The rules first: nothing of this is to be seen by everybody, also not for a moment.
     units: {
+      ...metadata?.units,
       [rules]: { enabled: true, started: true },
       "prometheus-node-exporter.service": { enabled: true, started: true },
       ...own?.units,

@@ -1,11 +1,11 @@
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { kernelModules } from "../render/modules";
-import { renderMetadataRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
 import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
+import { metadataRules } from "./metadataRules";
 import type { Machine } from "./platform/machine";
 import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
@@ -66,7 +66,7 @@ function realServerContent({ config, engine, machine }: RealServerArgs): LayerCo
     packages,
     modules: kernelModules(config, "realServer"),
     sysctls: realServerSysctls(config),
-    ...(config.aws ? metadataRules : {}),
+    ...(config.aws ? metadataRules() : {}),
   };
   // With NAT the real server never sees the VIP.
   if (config.loadBalancer.forwarding === "NAT") return common;
@@ -83,15 +83,3 @@ function realServerContent({ config, engine, machine }: RealServerArgs): LayerCo
     units: { ...common.units, "cosyvoice-vip.service": { enabled: true, started: true } },
   };
 }
-
-/** The speech service has no business with the machine's credentials. */
-const metadataRules: LayerContent = {
-  files: {
-    [paths.packetRules]: rootFile(renderMetadataRules(), {
-      check: "nft -c -f {}",
-      notify: ["reload:cosyvoice-rules.service"],
-    }),
-    [paths.packetRulesUnit]: rootFile(renderPacketRulesUnit()),
-  },
-  units: { "cosyvoice-rules.service": { enabled: true, started: true } },
-};

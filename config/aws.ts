@@ -140,6 +140,17 @@ const verifierSchema = section(
   },
 );
 
+const monitorSchema = section(
+  {
+    instanceType: instanceType({
+      text: "Its instance type.",
+      why: "Prometheus takes some 3 kB of memory for each series, of which a real server has about 700.",
+    }).default("t3.small"),
+    disk: disk(30, "`monitoring.metrics.disk`, and 12 for everything else."),
+  },
+  { text: "The machine that watches the others, with a section `monitoring`; without one it is not made." },
+);
+
 const dnsSchema = section(
   {
     zoneId: text(
@@ -168,7 +179,7 @@ const alarmsSchema = section(
     ),
   },
   {
-    text: "CloudWatch alarms for machines whose status checks fail. What the cluster itself does is watched by its own monitoring.",
+    text: "CloudWatch alarms: for machines whose status checks fail, and for directors whose packets AWS holds back because the instance type allows no more. What the cluster itself does is watched by its own monitoring.",
   },
 );
 
@@ -197,6 +208,7 @@ export const awsSchema = section(
     realServers: realServersSchema.prefault({}),
     directors: directorsSchema.prefault({}),
     verifier: verifierSchema.optional(),
+    monitor: monitorSchema.prefault({}),
     dns: dnsSchema.optional(),
     alarms: alarmsSchema.optional(),
   },
@@ -212,7 +224,7 @@ export interface AwsZone {
 }
 
 /** The section `aws`, complete. */
-export interface AwsConfig extends Omit<z.output<typeof awsSchema>, "network" | "verifier"> {
+export interface AwsConfig extends Omit<z.output<typeof awsSchema>, "network" | "verifier" | "monitor"> {
   readonly network: {
     readonly cidr: string;
     readonly vpcId: string | undefined;
@@ -225,6 +237,8 @@ export interface AwsConfig extends Omit<z.output<typeof awsSchema>, "network" | 
   /** How SSH comes in: by Elastic IPs from the internet, or on private ways. */
   readonly access: "internet" | "private";
   readonly verifier: { readonly instanceType: string; readonly sources: string } | undefined;
+  /** `undefined` where nothing is watched. */
+  readonly monitor: z.output<typeof monitorSchema> | undefined;
 }
 
 /** The login user that user data makes on every machine, whatever the image calls its own. */

@@ -11,13 +11,13 @@ export type Place = number | "public";
 /** A machine of the platform aws. */
 export interface PlacedMachine {
   readonly name: string;
-  readonly role: "director" | "realServer" | "client";
+  readonly role: "director" | "realServer" | "client" | "monitor";
   readonly address: string;
   readonly place: Place;
 }
 
 /** From the start of a subnet. AWS keeps the first four addresses and the last. */
-const offsets = { director: 10, verifier: 20, realServer: 32 } as const;
+const offsets = { director: 10, verifier: 20, monitor: 21, realServer: 32 } as const;
 
 /** How many real servers fit into zones of these sizes. */
 export function capacity(zones: readonly Cidr[]): number {
@@ -36,6 +36,7 @@ export type Layout = Pick<AwsConfig, "exposure"> & {
   readonly network: { readonly zones: readonly AwsZone[]; readonly publicCidr: string | undefined };
   readonly realServers: { readonly count: number };
   readonly verifier: unknown;
+  readonly monitor: unknown;
 };
 
 /** Every machine, directors first. */
@@ -61,5 +62,9 @@ export function placedMachines(aws: Layout): readonly PlacedMachine[] {
     aws.verifier === undefined
       ? []
       : [{ name: "client", role: "client" as const, ...inPlace("public", offsets.verifier) }];
-  return [...directors, ...realServers, ...verifier];
+  const monitor =
+    aws.monitor === undefined
+      ? []
+      : [{ name: "monitor", role: "monitor" as const, ...inPlace(0, offsets.monitor) }];
+  return [...directors, ...realServers, ...verifier, ...monitor];
 }

@@ -153,7 +153,14 @@ function resolveHosts(parsed: ParsedConfig): Made {
     storage: resolveStorage(expectPresent(parsed.storage, "storage"), machine),
     client: verification.client && machine("client", verification.client),
     sourceAddresses: expandAddresses(verification.sourceAddresses),
-    monitoring: resolveMonitoring(parsed.monitoring, machine),
+    monitoring: resolveMonitoring(parsed.monitoring, ({ name, address, hostKey, ssh }) =>
+      machine("monitor", {
+        name: expectPresent(name, "monitoring.name"),
+        address: expectPresent(address, "monitoring.address"),
+        hostKey,
+        ssh,
+      }),
+    ),
     aws: undefined,
   };
 }
@@ -176,6 +183,7 @@ function resolveAws(parsed: ParsedConfig): Made {
     },
     access: admins.every((admin) => isPrivate(range(admin))) ? "private" : "internet",
     verifier,
+    monitor: parsed.monitoring?.enabled ? section.monitor : undefined,
   };
   const machines = placedMachines(aws).map(({ name, role, address }) => ({
     name,
@@ -197,7 +205,9 @@ function resolveAws(parsed: ParsedConfig): Made {
     storage: { kind: "efs" },
     client: withRole("client")[0],
     sourceAddresses: verifier === undefined ? [] : hostsOf(verifier.sources),
-    monitoring: undefined,
+    monitoring: resolveMonitoring(parsed.monitoring, () =>
+      expectPresent(withRole("monitor")[0], "the machine that watches"),
+    ),
     aws,
   };
 }
@@ -246,18 +256,13 @@ function resolveModel(raw: ParsedConfig["app"]["model"]): AppConfig["model"] {
 
 function resolveMonitoring(
   raw: ParsedConfig["monitoring"],
-  machine: (role: "monitor", raw: RawMachine) => MachineConfig & { readonly role: "monitor" },
+  machine: (raw: NonNullable<ParsedConfig["monitoring"]>) => MachineConfig & { readonly role: "monitor" },
 ): MonitoringConfig | undefined {
   if (raw?.enabled !== true) return undefined;
-  const { hostKey, ssh, adminNetworks, metrics, ports, receivers, routing } = raw;
+  const { adminNetworks, metrics, ports, receivers, routing } = raw;
   const everybody = receivers.map(({ name }) => name);
   return {
-    ...machine("monitor", {
-      name: expectPresent(raw.name, "monitoring.name"),
-      address: expectPresent(raw.address, "monitoring.address"),
-      hostKey,
-      ssh,
-    }),
+    ...machine(raw),
     adminNetworks,
     metrics,
     ports,

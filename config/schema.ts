@@ -766,11 +766,11 @@ export const monitoringSchema = section(
     }).default(true),
     name: machineName({
       text: "Name of the machine that watches: one of its own, for what watches must not fail with what it watches.",
-      required: "when `enabled`",
+      required: "when `enabled`, with platform hosts",
     }).optional(),
     address: address({
       text: "Its address. It must be able to reach the VIP as a client does.",
-      required: "when `enabled`",
+      required: "when `enabled`, with platform hosts",
     }).optional(),
     hostKey: hostKey("the monitoring machine").optional(),
     ssh: machineSshSchema.optional(),

@@ -72,7 +72,7 @@ export function findConflicts(draft: Draft): Conflict[] {
   checkPorts(draft, report);
   checkHostKeys(draft, report);
   checkVerification(draft, report);
-  checkMonitoring(draft, report);
+  checkMonitoring(complete, report);
   return conflicts;
 }
 

@@ -64,6 +64,8 @@ function machinesOf(aws: RawAws | undefined): readonly PlacedMachine[] | undefin
     },
     realServers: { count },
     verifier: aws.verifier,
+    // Its address is nobody else's, and it has nothing to be counted for here.
+    monitor: undefined,
   };
   const needsPublic = layout.exposure === "internet" || layout.verifier !== undefined;
   return needsPublic && layout.network.publicCidr === undefined ? undefined : placedMachines(layout);
@@ -399,6 +401,7 @@ function checkMachines(draft: Draft, aws: RawAws, report: Report): void {
     [["aws", "realServers", "instanceType"], aws.realServers?.instanceType],
     [["aws", "directors", "instanceType"], aws.directors?.instanceType],
     [["aws", "verifier", "instanceType"], aws.verifier?.instanceType],
+    [["aws", "monitor", "instanceType"], aws.monitor?.instanceType],
   ];
   for (const [path, type] of types) {
     if (type !== undefined && arm.test(type)) {

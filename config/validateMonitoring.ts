@@ -1,4 +1,5 @@
 /** How the keys of the section `monitoring` fit together, and with the rest. */
+import { isPrivate, parseCidr } from "./addresses";
 import type { Path } from "./keys";
 import { PROBER_PORT, RELAY_PORT } from "./ports";
 import type { Draft, Report } from "./validate";
@@ -21,24 +22,61 @@ export function checkMonitoring(draft: Draft, report: Report): void {
     }
     return;
   }
-  if (draft.platform === "aws") {
-    report(["monitoring"], "is given, and on the platform aws nothing is watched yet", "remove it");
-    return;
-  }
   if (monitoring.enabled === false) return;
-  for (const key of ["name", "address"] as const) {
-    if (monitoring[key] === undefined) {
-      report(
-        ["monitoring", key],
-        "is missing",
-        "name a machine of its own (name and address), or set monitoring.enabled to false",
-      );
-    }
-  }
+  checkMachine(draft, monitoring, report);
   checkPorts(draft, monitoring, report);
   checkReceivers(draft, monitoring, report);
   checkRouting(monitoring, report);
   checkRetention(draft, monitoring, report);
+}
+
+// --- the machine -----------------------------------------------------------------------------------------------------
+
+/** GB beside the measurements: the system, its packages and its logs. */
+const OTHER_DISK = 12;
+
+function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): void {
+  if (draft.platform !== "aws") {
+    for (const key of ["name", "address"] as const) {
+      if (monitoring[key] === undefined) {
+        report(
+          ["monitoring", key],
+          "is missing",
+          "name a machine of its own (name and address), or set monitoring.enabled to false",
+        );
+      }
+    }
+    return;
+  }
+  for (const key of ["name", "address", "hostKey", "ssh"] as const) {
+    if (monitoring[key] !== undefined) {
+      report(
+        ["monitoring", key],
+        "is given, but the platform aws makes its machines itself",
+        "remove it; aws.monitor says what machine it is",
+      );
+    }
+  }
+  monitoring.adminNetworks?.forEach((text, index) => {
+    const range = parseCidr(text ?? "");
+    if (text === undefined || (range !== undefined && isPrivate(range))) return;
+    report(
+      ["monitoring", "adminNetworks", index],
+      "is no range of private addresses, and on aws the machine that watches has no public one",
+      "remove it, and come through SSH: scripts/cluster ssh monitor; or write a range that is connected to the VPC, such as 10.0.0.0/8",
+    );
+  });
+  const disk = draft.aws?.monitor?.disk;
+  const wanted = monitoring.metrics?.disk;
+  if (disk === undefined || wanted === undefined) return;
+  const needed = Math.ceil(((wanted + OTHER_DISK) * 1e9) / 2 ** 30);
+  if (disk < needed) {
+    report(
+      ["aws", "monitor", "disk"],
+      `is ${disk} GiB, and monitoring.metrics.disk is ${wanted} GB, beside which the system needs ${OTHER_DISK}`,
+      `write ${needed} or more, or a smaller metrics.disk`,
+    );
+  }
 }
 
 // --- ports -----------------------------------------------------------------------------------------------------------
@@ -179,6 +217,14 @@ function checkSecret(draft: Draft, receiver: Receiver, kind: Kind, name: string,
   if (fault !== undefined) report(path, `${fault} (its text is not shown)`, set, "(a secret)");
   else if (more.length > (kind === "dingtalk" ? 1 : 0))
     report(path, "has blanks where there are none in a URL", set, "(a secret)");
+  else if (draft.platform === "aws" && new URL(url).port !== "") {
+    report(
+      path,
+      `is at port ${new URL(url).port}, and on aws the machine that watches reaches what is secret at 80 and 443 only`,
+      "let it listen there, or write it as the receiver's url, which opens its port",
+      "(a secret)",
+    );
+  }
 }
 
 /** What is wrong with a URL, continuing "it ..."; undefined when nothing is. */

@@ -4,7 +4,7 @@
     vrrp-guard /etc/cosyvoice-lvs/vrrp-guard.json
 
 The configuration: {"interface", "label", "vip", "address", "peer", "virtualRouterId", "advertInterval": s,
-                    "multicast": bool, "services": [{"port", "door": bool, "quorum"}],
+                    "multicast": bool, "routed": bool, "services": [{"port", "door": bool, "quorum"}],
                     "table": null | {"forwarding": "DR" | "TUN" | "NAT", "trackDirectory",
                     "servers": [{"name", "address", "weight"}]}}
 
@@ -80,6 +80,7 @@ class Config:
             self.router = int(config["virtualRouterId"])
             self.advert = float(config["advertInterval"])
             self.multicast = bool(config["multicast"])
+            self.routed = bool(config["routed"])
             self.services = [(int(s["port"]), bool(s["door"]), int(s["quorum"])) for s in config["services"]]
             table = config["table"]
             if table is not None:
@@ -254,10 +255,12 @@ class Peer:
         self.socket = socket.socket(
             socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, VRRP
         )
+        # Time to live: it has crossed no router. keepalived itself asks for that with multicast only.
+        unrouted = [] if config.routed else [(BYTE, 8), (255, "is")]
         packet_filter(
             self.socket,
             (WORD, 12), (number(config.peer), "is"),  # source
-            (BYTE, 8), (255, "is"),  # time to live: it has not crossed a router
+            *unrouted,
             (X_IP_HEADER, 0),
             (BYTE_AT_X, 1), (config.router, "is"),
             (BYTE_AT_X, 2), (0, "is not"),  # priority 0 is the last word of one that goes

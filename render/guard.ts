@@ -25,6 +25,8 @@ export function renderGuardConfig(config: ClusterConfig, directorName: string): 
     virtualRouterId: vrrp.virtualRouterId,
     advertInterval: vrrp.advertInterval,
     multicast: !vrrp.unicast,
+    // Between two zones, and so between two subnets, there is a router.
+    routed: (config.aws?.network.zones.length ?? 1) > 1,
     // Below the quorum the sorry server stands in for the pool of the plain port, which is then not in the table.
     services: virtualServices(config).map(({ port, door }) => ({
       port,

@@ -1,3 +1,4 @@
+export * from "./allowances";
 export * from "./firewall";
 export * from "./frontDoor";
 export * from "./guard";

@@ -54,7 +54,7 @@ function metadataChains(): string[] {
   ];
 }
 
-/** The packet filter of a real server on aws. */
+/** The packet filter, on aws, of a machine that is no director. */
 export function renderMetadataRules(): string {
   return [
     `table ip ${TABLE}`,

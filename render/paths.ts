@@ -62,6 +62,9 @@ export const paths = {
   vipMoverUnit: "/etc/systemd/system/cosyvoice-vip-mover.service",
   /** Where keepalived tells the mover that this director has become the master. */
   vipMoverDirectory: "/run/cosyvoice-lvs/vip-mover",
+  allowances: "/usr/local/lib/cosyvoice-lvs/allowances",
+  allowancesConfig: "/etc/cosyvoice-lvs/allowances.json",
+  allowancesUnit: "/etc/systemd/system/cosyvoice-allowances.service",
   installEfsUtils: "/usr/local/lib/cosyvoice-lvs/install-efs-utils",
   keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",
   exports: "/etc/exports.d/cosyvoice-lvs.exports",

@@ -23,6 +23,7 @@ const programFiles = {
   "vip-on-lo": "vip-on-lo",
   "keep-mounted": "keep-mounted",
   "vip-mover": "vip-mover.py",
+  allowances: "allowances.py",
   "install-efs-utils": "install-efs-utils",
   "build-env": "build-env",
   release: "release.py",

@@ -24,6 +24,7 @@ CONFIG = {
     "virtualRouterId": 51,
     "advertInterval": 0.1,
     "multicast": False,
+    "routed": False,
     "services": [{"port": 7860, "door": False, "quorum": 0}, {"port": 443, "door": True, "quorum": 0}],
     "table": None,
 }
@@ -468,6 +469,16 @@ def test_what_does_not_speak_for_the_peer_takes_nothing(cable):
     """
     lines = without_ipvsadm(cable(program))
     assert (lines[0], lines[-1]) == ("foreign has", "peer has not")
+
+
+@needs_network
+def test_where_a_router_lies_between_them_the_time_to_live_says_nothing(cable):
+    program = """
+        vip; guard & sleep 0.5
+        peer 192.0.2.11 51 90 254 &
+        sleep 1.5; has routed
+    """
+    assert without_ipvsadm(cable(program, routed=True))[-1] == "routed has not"
 
 
 @needs_network

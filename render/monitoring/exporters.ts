@@ -70,6 +70,7 @@ export function renderDirectorMetricsConfig(config: Watched): string {
     posix.basename(paths.vrrpGuardUnit),
     posix.basename(paths.turnsUnit),
     posix.basename(paths.packetRulesUnit),
+    ...(config.aws ? [posix.basename(paths.vipMoverUnit)] : []),
   ];
   const exporter = {
     interval: config.monitoring.metrics.interval,

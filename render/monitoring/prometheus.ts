@@ -148,8 +148,12 @@ const COLLECTORS = [
 ];
 
 /** What is added to the distribution's prometheus-node-exporter.service. */
-export function renderNodeExporterDropIn({ monitoring }: Watched, machine: MachineConfig): string {
-  const collectors = [...COLLECTORS, ...(machine.role === "director" ? ["ipvs"] : [])];
+export function renderNodeExporterDropIn({ monitoring, aws }: Watched, machine: MachineConfig): string {
+  const collectors = [
+    ...COLLECTORS,
+    ...(machine.role === "director" ? ["ipvs"] : []),
+    ...(aws ? ["ethtool"] : []),
+  ];
   return dropIn(
     "/usr/bin/prometheus-node-exporter",
     "--collector.disable-defaults",
@@ -159,6 +163,13 @@ export function renderNodeExporterDropIn({ monitoring }: Watched, machine: Machi
     // Not the share: a server that is away would hang every look.
     "--collector.filesystem.fs-types-exclude=^(nfs4?|autofs|tmpfs|ramfs|devtmpfs|squashfs|iso9660|nsfs|proc|sysfs|cgroup2?|mqueue|debugfs|tracefs|pstore|bpf|configfs|securityfs|fusectl|binfmt_misc|hugetlbfs|devpts|rpc_pipefs)$$",
     "--collector.netdev.device-exclude=^(lo|veth.*)$$",
+    // What the network driver of AWS counts: packets that were held back, since the instance type allows no more.
+    ...(aws
+      ? [
+          "--collector.ethtool.device-include=^(eth|en).*",
+          "--collector.ethtool.metrics-include=_allowance_exceeded$$",
+        ]
+      : []),
     `--web.listen-address=${machine.address}:${monitoring.ports.nodeExporter}`,
     "--web.disable-exporter-metrics",
   );

@@ -1,5 +1,8 @@
 import type { Alert } from "./alert";
 
+/** What AWS allows a machine by its instance type, as the driver of its network calls it. */
+const allowances = ["bw_in", "bw_out", "pps", "conntrack", "linklocal"];
+
 /** What clients see, what is wrong with machines, and with the watching itself. */
 export function watchAlerts(): Alert[] {
   return [
@@ -38,6 +41,15 @@ export function watchAlerts(): Alert[] {
       severity: "warning",
       summary:
         "The clock of {{ $labels.node }} differs by {{ $value | humanizeDuration }} from this machine's.",
+    },
+    {
+      name: "NetworkAllowanceExceeded",
+      // What the driver of AWS's network counts; other machines have no such series. A burst now and then is held back for a moment.
+      expr: `${allowances.map((name) => `increase(node_ethtool_${name}_allowance_exceeded[10m])`).join(" + ")} > 100`,
+      for: "0s",
+      severity: "warning",
+      summary:
+        "AWS has held back {{ $value | humanize }} packets of {{ $labels.node }}: its instance type allows no more.",
     },
     {
       name: "ReadingsStale",

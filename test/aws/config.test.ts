@@ -318,6 +318,55 @@ const badInputs: readonly (readonly [
     /15 characters/,
     /at most/,
   ],
+  // the machine that watches
+  [
+    "a name for the machine that watches",
+    rawAws({}, { monitoring: { name: "watcher" } }),
+    "monitoring.name",
+    /makes its machines itself/,
+    /aws\.monitor/,
+  ],
+  [
+    "public networks that could open Prometheus",
+    rawAws({}, { monitoring: { adminNetworks: ["10.0.0.0/8", "203.0.113.7/32"] } }),
+    "monitoring.adminNetworks[1]",
+    /no range of private addresses/,
+    /scripts\/cluster ssh monitor/,
+  ],
+  [
+    "measurements that its disk has no room for",
+    rawAws({}, { monitoring: { metrics: { disk: 30 } } }),
+    "aws.monitor.disk",
+    /^is 30 GiB, and monitoring\.metrics\.disk is 30 GB/,
+    /^write 40 or more/,
+  ],
+  [
+    "measurements that do not fit with so many real servers",
+    rawAws({ realServers: { count: 25 } }, { monitoring: { metrics: { retention: 60 } } }),
+    "monitoring.metrics.retention",
+    /takes about \d+ GB with 25 real servers/,
+    /metrics\.disk/,
+  ],
+  [
+    "a receiver at a port that is closed",
+    rawAws(
+      {},
+      {
+        monitoring: { receivers: [{ name: "hook", kind: "webhook" }] },
+        receiverSecrets: { hook: "https://example.org:8443/made-up1" },
+      },
+    ),
+    "receiverSecrets.hook",
+    /at port 8443/,
+    /opens its port/,
+  ],
+  [
+    "an ARM processor that watches",
+    rawAws({ monitor: { instanceType: "t4g.small" } }, { monitoring: {} }),
+    "aws.monitor.instanceType",
+    /ARM/,
+    /without the g/,
+  ],
   // the other platform's keys
   [
     "a jump host",
@@ -396,7 +445,7 @@ describe("bad configurations of aws", () => {
     const section = awsSection();
     fc.assert(
       fc.property(
-        fc.constantFrom(...Object.keys(section), "exposure", "dns", "alarms"),
+        fc.constantFrom(...Object.keys(section), "exposure", "dns", "alarms", "monitor"),
         fc.jsonValue(),
         (key, value) => {
           const result = parseConfig(rawAws({ [key]: value }));

@@ -1,55 +1,24 @@
 import assert from "node:assert/strict";
-import * as pulumi from "@pulumi/pulumi";
 import { parse } from "yaml";
 import { Cluster } from "../../components/cluster";
 import { AwsPlatform } from "../../components/platform/aws/platform";
 import type { Manifest } from "../../components/remote/manifest";
 import { release } from "../components/fixture";
-import { type Registered, settled } from "../components/mocks";
+import { settled } from "../components/mocks";
+import {
+  deploy,
+  EGRESS,
+  INGRESS,
+  INSTANCE,
+  INTERFACE,
+  known,
+  named,
+  policyOf,
+  ROUTE,
+  rulesOf,
+} from "./deploy";
 import { parsedAws, rawAws, rawGivenVpc, rawInternet, rawTwoZones } from "./fixture";
 import { startAws } from "./mocks";
-
-/** What the program asks Pulumi to do with a resource, by its name. */
-type Options = Map<string, pulumi.CustomResourceOptions>;
-
-async function deploy(raw: Record<string, unknown> = rawAws(), jumpDirector = "director-1") {
-  const registered = await startAws();
-  const config = parsedAws(raw);
-  const options: Options = new Map();
-  const platform = new AwsPlatform(
-    "c",
-    { config, aws: config.aws, jumpDirector },
-    {
-      transformations: [
-        ({ type, name, opts }) => {
-          options.set(`${type} ${name}`, opts);
-          return undefined;
-        },
-      ],
-    },
-  );
-  await settled();
-  return { registered, platform, config, options };
-}
-
-function named(registered: readonly Registered[], type: string, name: string): Record<string, unknown> {
-  const found = registered.filter((resource) => resource.type === type && resource.name === name);
-  assert.equal(found.length, 1, `exactly one ${type} is called ${name}`);
-  return found[0]?.inputs ?? {};
-}
-
-const INSTANCE = "aws:ec2/instance:Instance";
-const INTERFACE = "aws:ec2/networkInterface:NetworkInterface";
-const ROUTE = "aws:ec2/route:Route";
-const INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule";
-const EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule";
-
-const policyOf = (registered: readonly Registered[], name: string) =>
-  JSON.parse(String(named(registered, "aws:iam/rolePolicy:RolePolicy", name).policy)) as unknown;
-
-function known<T>(output: pulumi.Input<T> | undefined): Promise<T> {
-  return new Promise((resolve) => pulumi.output(output).apply((value) => resolve(value as T)));
-}
 
 describe("machines of aws", () => {
   it("asks for a real server with exactly this", async () => {
@@ -231,25 +200,6 @@ describe("the network of aws", () => {
 });
 
 describe("security groups of aws", () => {
-  const rulesOf = (registered: readonly Registered[], group: string, type: string) =>
-    registered
-      .filter(
-        ({ type: of, inputs }) =>
-          of === type && inputs.securityGroupId === `c-firewall-${group}.SecurityGroup`,
-      )
-      .map(({ inputs: { ipProtocol, fromPort, toPort, cidrIpv4, referencedSecurityGroupId } }) =>
-        [
-          ipProtocol,
-          fromPort,
-          toPort === fromPort ? undefined : toPort,
-          cidrIpv4 ?? referencedSecurityGroupId,
-        ]
-          .filter((part) => part !== undefined)
-          .join(" ")
-          .replace(/c-firewall-(\w+)\.SecurityGroup/, "$1"),
-      )
-      .sort();
-
   it("opens to whom and for what, and nothing else (DR)", async () => {
     const { registered } = await deploy();
     assert.deepEqual(rulesOf(registered, "directors", INGRESS), [
@@ -448,7 +398,7 @@ describe("the share of aws", () => {
   });
 });
 
-describe("names and alarms of aws", () => {
+describe("the name of aws", () => {
   it("names the service where a zone is given", async () => {
     const dns = { zoneId: "Z0123456789ABC", name: "speech.example.org" };
     const { registered, platform } = await deploy(rawAws({ dns }));
@@ -459,21 +409,6 @@ describe("names and alarms of aws", () => {
       records: ["10.255.0.100"],
     });
     assert.equal(await known(platform.address), "speech.example.org");
-  });
-
-  it("tells people of machines that are ill", async () => {
-    const { registered } = await deploy(rawAws({ alarms: { emails: ["ops@example.org"] } }));
-    const alarm = named(registered, "aws:cloudwatch/metricAlarm:MetricAlarm", "c-alarms-rs-1-status");
-    assert.deepEqual(
-      [alarm.metricName, alarm.dimensions, alarm.alarmActions],
-      ["StatusCheckFailed", { InstanceId: "c-rs-1-instance.Instance" }, ["arn:aws:made-up:::c-alarms-topic"]],
-    );
-    const { protocol, endpoint } = named(
-      registered,
-      "aws:sns/topicSubscription:TopicSubscription",
-      "c-alarms-ops@example.org",
-    );
-    assert.deepEqual([protocol, endpoint], ["email", "ops@example.org"]);
   });
 });
 

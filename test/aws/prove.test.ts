@@ -103,6 +103,16 @@ describe("scripts/cluster prove", () => {
     ["a metadata service that is open", ["rs-1", "169.254.169.254", 0, ""], "metadata false"],
     ["a client that is not served", ["client", "v1/audio/speech", 1, "timed out"], "other subnet false"],
     ["two holders", ["director-2", "grep -qF", 0, ""], "one holder false"],
+    [
+      "a route that leads elsewhere",
+      ["director-2", "vip-mover check", 1, "the route leads to eni-1"],
+      "API false",
+    ],
+    [
+      "a neighbour that is not served",
+      ["director-2", "v1/audio/speech", 1, "timed out"],
+      "same subnet false",
+    ],
   ] as const) {
     it(`finds ${what}`, async () => {
       const found = await lines(machines([...change]));
@@ -125,6 +135,25 @@ describe("scripts/cluster prove", () => {
       evidence: "director-2 took it; longest silence 900 ms, seen from client",
     });
     assert.match(ssh.asked.at(-1) ?? "", /^director-1: .*unmask .* start keepalived/);
+  });
+
+  it("finds a VIP that nobody takes, and one that is away for too long", async () => {
+    for (const [taken, silence] of [
+      [1, "900"],
+      [0, "12000"],
+    ] as const) {
+      const ssh = machines(["client", "readyz", 0, silence]);
+      let cut = false;
+      const run = async (name: string, command: string) => {
+        cut ||= command.includes("kill -s KILL");
+        if (cut && name === "director-2" && command.includes("grep -qF")) {
+          return { exitCode: taken, stdout: "", stderr: "" };
+        }
+        return ssh.run(name, command);
+      };
+      const proofs = await prove(inventory, { run }, { failOver: true });
+      assert.equal(proofs.at(-1)?.holds, false);
+    }
   });
 
   it("writes a report that says when", () => {

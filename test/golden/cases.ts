@@ -3,6 +3,8 @@ import {
   directorSysctls,
   kernelModules,
   realServerSysctls,
+  renderAllowancesConfig,
+  renderAllowancesUnit,
   renderApiKeys,
   renderDirectors,
   renderDirectorTurn,
@@ -363,6 +365,8 @@ export const goldenCases: readonly GoldenCase[] = [
       "keepalived-director-2.conf": renderKeepalivedConfig(aws, "director-2"),
       "vip-mover-director-1.json": renderVipMoverConfig(aws, "director-1", "made-up"),
       "cosyvoice-vip-mover.service": renderVipMoverUnit(),
+      "allowances.json": renderAllowancesConfig(aws, "director-1"),
+      "cosyvoice-allowances.service": renderAllowancesUnit(),
       "director-rules.nft": renderPacketRules(aws),
       "real-server-rules.nft": renderMetadataRules(),
       "root-CosyVoice-outputs.mount": renderOutputsMount(aws, {
@@ -376,6 +380,7 @@ export const goldenCases: readonly GoldenCase[] = [
     texts: {
       "keepalived-director-1.conf": renderKeepalivedConfig(parsedAws(rawTwoZones()), "director-1"),
       "keepalived-director-2.conf": renderKeepalivedConfig(parsedAws(rawTwoZones()), "director-2"),
+      "vrrp-guard.json": renderGuardConfig(parsedAws(rawTwoZones()), "director-2"),
     },
   },
   {

@@ -44,6 +44,7 @@ const ownPrograms = [
   paths.keepMounted,
   paths.engineProgram,
   paths.vipMover,
+  paths.allowances,
   paths.exporter,
   paths.alertRelay,
   "/usr/sbin/nginx",

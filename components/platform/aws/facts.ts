@@ -42,9 +42,10 @@ export function wanted(section: AwsConfig) {
       spot: section.realServers.spot,
     },
     { path: "aws.directors.instanceType", type: section.directors.instanceType, count: 2, spot: false },
-    ...(section.verifier
-      ? [{ path: "aws.verifier.instanceType", type: section.verifier.instanceType, count: 1, spot: false }]
-      : []),
+    ...(["verifier", "monitor"] as const).flatMap((machine) => {
+      const type = section[machine]?.instanceType;
+      return type === undefined ? [] : [{ path: `aws.${machine}.instanceType`, type, count: 1, spot: false }];
+    }),
   ];
 }
 

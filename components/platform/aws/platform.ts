@@ -89,7 +89,11 @@ export class AwsPlatform extends pulumi.ComponentResource {
       parent,
     );
     if (args.aws.alarms) {
-      new Alarms(`${name}-alarms`, { emails: args.aws.alarms.emails, machines: made }, parent);
+      new Alarms(
+        `${name}-alarms`,
+        { emails: args.aws.alarms.emails, machines: made, role: roles.directors.role },
+        parent,
+      );
     }
     if (args.aws.dns) makeName(`${name}-name`, args.aws.dns, vip.address, parent);
 
@@ -144,6 +148,12 @@ export class AwsPlatform extends pulumi.ComponentResource {
         disk: section.directors.disk,
         localRange: section.verifier.sources,
         foreignAddresses: true,
+      },
+      monitor: section.monitor && {
+        ...section.monitor,
+        ...group("monitor"),
+        image: directorImage,
+        foreignAddresses: false,
       },
     };
     return placedMachines(section).map((placed) => {

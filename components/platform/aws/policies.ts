@@ -78,6 +78,17 @@ export function addressMoverPolicy(
   );
 }
 
+/** What a director may do for alarms: send numbers under one name. AWS cannot limit it otherwise. */
+export function metricPolicy(namespace: string): PolicyDocument {
+  return document({
+    Sid: "SendNumbers",
+    Effect: "Allow",
+    Action: "cloudwatch:PutMetricData",
+    Resource: "*",
+    Condition: { StringEquals: { "cloudwatch:namespace": namespace } },
+  });
+}
+
 /** What a real server may do: mount the share, through its access point, and write. */
 export function mountPolicy(fileSystemArn: string, accessPointArn: string): PolicyDocument {
   return document({

@@ -1,10 +1,10 @@
 import type { AwsConfig } from "../../../config/aws";
-import { type ClusterConfig, DOOR_HEALTH_PORT } from "../../../config/schema";
+import { type ClusterConfig, DOOR_HEALTH_PORT, type ReceiverConfig } from "../../../config/schema";
 import { TURNS_PORT } from "../../../render/turns";
 import { servicePorts } from "../../../render/virtualServices";
 
 /** The security groups, by what their machines are. */
-export const groups = ["directors", "realServers", "share", "verifier"] as const;
+export const groups = ["directors", "realServers", "share", "verifier", "monitor"] as const;
 export type Group = (typeof groups)[number];
 
 /** One rule of one group. */
@@ -39,7 +39,14 @@ export function securityRules(config: ClusterConfig, aws: AwsConfig): readonly S
     const ends = typeof peers === "string" ? [{ group: peers }] : peers.map((cidr) => ({ cidr }));
     for (const peer of ends) rules.push({ group, direction, ...kind, peer, text });
   };
-  const clients = [...new Set([...aws.clients, ...(aws.verifier ? [aws.verifier.sources] : [])])];
+  const clients = [
+    ...new Set([
+      ...aws.clients,
+      ...(aws.verifier ? [aws.verifier.sources] : []),
+      // By address, as every client: what DR forwards to a real server comes from no group.
+      ...(config.monitoring ? [`${config.monitoring.address}/32`] : []),
+    ]),
+  ];
   const anywhere = ["0.0.0.0/0"];
   const services = servicePorts(config);
   // What directors ask real servers at, and what NAT sends them to.
@@ -90,7 +97,29 @@ export function securityRules(config: ClusterConfig, aws: AwsConfig): readonly S
     allow("verifier", "in", 22, "directors", "SSH, through a director");
     for (const service of services) allow("verifier", "out", service, [`${vip}/32`], "sentences");
   }
+  if (config.monitoring) {
+    const { ports, adminNetworks, receivers } = config.monitoring;
+    for (const watched of ["directors", "realServers"] as const) {
+      allow("monitor", "out", ports.nodeExporter, watched, "readings of machines");
+      allow(watched, "in", ports.nodeExporter, "monitor", "readings of this machine");
+    }
+    allow("monitor", "out", port, "realServers", "readings of the service");
+    allow("realServers", "in", port, "monitor", "readings of the service");
+    for (const service of services) allow("monitor", "out", service, [`${vip}/32`], "probes and sentences");
+    for (const at of new Set([80, 443, ...receivers.flatMap(receiverPorts)]))
+      allow("monitor", "out", at, anywhere, "packages, and those who are told of alerts");
+    for (const at of [ports.prometheus, ports.alertmanager])
+      allow("monitor", "in", at, adminNetworks, "Prometheus and Alertmanager, for administrators");
+    allow("directors", "out", 22, "monitor", "SSH, as jump host");
+    allow("monitor", "in", 22, "directors", "SSH, through a director");
+  }
   return rules;
+}
+
+/** Where a receiver listens, as far as that is no secret. */
+function receiverPorts({ url, server }: ReceiverConfig): number[] {
+  const said = [url === undefined ? "" : new URL(url).port, server?.split(":")[1] ?? ""];
+  return said.filter((text) => text !== "").map(Number);
 }
 
 /** A rule's name within the stack: what it says, so that the order of the list means nothing. */

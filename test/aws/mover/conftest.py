@@ -31,9 +31,9 @@ ERROR = (
 )
 
 
-def module():
-    """vip-mover, which has no name that can be imported."""
-    spec = importlib.util.spec_from_file_location("vip_mover", PROGRAM)
+def module(program=PROGRAM):
+    """A program that goes to machines, such as vip-mover, which has no name that can be imported."""
+    spec = importlib.util.spec_from_file_location(program.stem.replace("-", "_"), program)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
@@ -111,7 +111,8 @@ class Metadata(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(server):
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # How long its end is waited for; the default, half a second, is most of what these tests would take.
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server
@@ -181,6 +182,7 @@ class World:
         keys = {**KEYS, "Code": "Success", "Type": "AWS-HMAC", "Expiration": "2099-01-01T00:00:00Z"}
         return {
             "mac": mac,
+            "instance-id": f"i-{director}",
             f"network/interfaces/macs/{mac}/vpc-id": self.vpc,
             f"network/interfaces/macs/{mac}/interface-id": self.interfaces[director],
             "iam/security-credentials/": "made-up-role",
