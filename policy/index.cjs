@@ -1,0 +1,3 @@
+// The engine starts a policy pack with plain Node, which does not read the TypeScript of this project.
+require("tsx/cjs");
+require("./pack.ts");
