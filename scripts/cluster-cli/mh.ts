@@ -38,6 +38,12 @@ export function scheduledByMh(destinations: readonly Destination[], client: stri
   return undefined;
 }
 
+/** The address in each slot of the table: of all client addresses, every slot has the same share. */
+export function maglevTable(destinations: readonly Destination[]): string[] {
+  if (destinations.length === 0) return [];
+  return Array.from(fill(destinations), (index) => destinations[index]?.address ?? "");
+}
+
 function fill(destinations: readonly Destination[]): Int32Array {
   // The kernel keeps the weight that a drained one had; from here it is not seen, and mostly is that of the others.
   const usual = Math.max(...destinations.map(({ weight }) => weight));

@@ -1,0 +1,39 @@
+import { Command, CommanderError } from "commander";
+import { runPulumi } from "../cluster-cli/pulumi";
+import { renderMarkdown, renderText } from "./render";
+import { runPreview } from "./run";
+
+const program = new Command("scripts/preview")
+  .description("What a deployment would do: to every machine, to clients, and line by line. Touches nothing.")
+  .option("-s, --stack <name>", "the stack", process.env.PULUMI_STACK ?? "lab")
+  .option("--markdown", "as the comment of a pull request")
+  .option("--full", "the whole diff, also what stays as it is")
+  .exitOverride()
+  .addHelpText(
+    "after",
+    `
+Exit status: 0 it can be deployed, 1 it cannot (a mistake, or a rule of policy/ is broken), 2 wrong call.
+
+Examples:
+  scripts/preview                              the lab, after a change of Pulumi.lab.yaml
+  scripts/preview --stack onprem
+  scripts/preview --stack prod --markdown      what the pull request shows`,
+  );
+
+try {
+  program.parse();
+  const { stack, markdown, full } = program.opts<{ stack: string; markdown?: true; full?: true }>();
+  // Without it, pulumi has no log of events.
+  process.env.PULUMI_DEBUG_COMMANDS = "true";
+  if (process.stderr.isTTY) process.stderr.write(`previewing ${stack}\n`);
+  const preview = await runPreview((args) => runPulumi(stack, args));
+  console.log(markdown ? renderMarkdown(stack, preview) : renderText(stack, preview, full === true));
+  process.exitCode = preview.passed ? 0 : 1;
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } else {
+    console.error(error instanceof Error ? error.message : error);
+    process.exitCode = 1;
+  }
+}
