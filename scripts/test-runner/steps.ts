@@ -45,6 +45,12 @@ export const steps: readonly Step[] = [
     counts: "one",
     packages: ["shellcheck"],
   },
+  {
+    name: "lint: workflows",
+    command: ["node", "--import", "tsx", "scripts/test-runner/lint-workflows.ts"],
+    counts: "one",
+    packages: ["shellcheck"],
+  },
   { name: "types", command: ["npx", "tsc", "--noEmit"], counts: "one" },
   { name: "reference of the config keys", command: ["scripts/config-reference", "--check"], counts: "one" },
   {
@@ -118,12 +124,20 @@ export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, engine, security, faults [NAME...] [--state existing], monitoring [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security, faults [NAME...] [--state existing], monitoring [--state existing].`;
   return steps.filter(selected);
 }
 
-/** What takes a lab and too long for every run, by its name. Each takes the lab that COSYVOICE_LVS_STATE names, or makes one. */
+/**
+ * What takes too long for every run, by its name. Those with `lab` take the one that COSYVOICE_LVS_STATE names, or make one; previews are
+ * made of functions that every run tests.
+ */
 const extras: Readonly<Record<string, Step>> = {
+  previews: {
+    name: "previews and the policy pack, by pulumi",
+    command: ["npx", "mocha", "--config", "test/previews/.mocharc.json"],
+    counts: "mocha",
+  },
   engine: {
     name: "the engine's installation, in the lab",
     command: ["npx", "mocha", "--config", "test/engine/.mocharc.json"],

@@ -13,9 +13,10 @@ import { mkdir } from "node:fs/promises";
 import { delimiter, dirname, join, sep } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { cached, remembered, type Say, sha256, toolchainDir } from "./cache";
+import { go, modules, requireGo } from "./goBuild";
+import { compareVersions } from "./versions";
 
 const run = promisify(execFile);
 
@@ -51,20 +52,8 @@ const BUILT = {
   host: "github.com/pulumi/pulumi/sdk/v3/nodejs/cmd/pulumi-language-nodejs",
   scripts: ["pulumi-analyzer-policy", "pulumi-resource-pulumi-nodejs"],
 };
-const OLDEST_GO = "1.24";
 
 const DAY = 24 * 3600_000;
-
-/** Compares versions such as 3.185.0 and v3.9.1-alpha number by number; text after the numbers is ignored. */
-export function compareVersions(a: string, b: string): number {
-  const numbers = (version: string) => (/\d+(\.\d+)*/.exec(version)?.[0] ?? "0").split(".").map(Number);
-  const [left, right] = [numbers(a), numbers(b)];
-  for (let i = 0; i < Math.max(left.length, right.length); i++) {
-    const difference = (left[i] ?? 0) - (right[i] ?? 0);
-    if (difference !== 0) return difference;
-  }
-  return 0;
-}
 
 /** The first program of that name on the PATH that does not lie in our own cache. */
 export function findOnPath(name: string): string | undefined {
@@ -145,50 +134,17 @@ async function official(say: Say): Promise<Cli | undefined> {
   }
 }
 
-const modules = join(dirname(fileURLToPath(import.meta.url)), "go");
-
-async function go(args: string[], cwd: string): Promise<string> {
-  const env = {
-    ...process.env,
-    GOFLAGS: "-mod=readonly -buildvcs=false -trimpath",
-    GOWORK: "off",
-    CGO_ENABLED: "0",
-  };
-  try {
-    const { stdout } = await run("go", args, { cwd, env, maxBuffer: 64 * 1024 * 1024 });
-    return stdout.trim();
-  } catch (error) {
-    const { stderr = "", message } = error as Error & { stderr?: string };
-    const tail = (stderr || message).trim().split("\n").slice(-30).join("\n");
-    throw new Error(
-      `"go ${args.join(" ")}" failed in ${cwd}:\n${tail}\n` +
-        "Can Go reach its module proxy (go env GOPROXY)? Otherwise install pulumi yourself and put it on the PATH.",
-    );
-  }
-}
-
-async function requireGo(): Promise<void> {
-  const version = await run("go", ["env", "GOVERSION"]).then(
-    ({ stdout }) => stdout.trim(),
-    () => "",
-  );
-  if (version !== "" && compareVersions(version, OLDEST_GO) >= 0) return;
-  throw new Error(
-    `There is no usable pulumi here: none on the PATH (${OLDEST} or newer), the vendor's site ${OFFICIAL.site} cannot be ` +
-      `reached, and to build it from its modules, Go ${OLDEST_GO} or newer is needed (found: ${version || "none"}).\n` +
-      "Do one of these, then run this again:\n" +
-      "  - install Go from go.dev/dl or your distribution (package golang-go, if it is new enough)\n" +
-      "  - install pulumi from www.pulumi.com/docs/install and put it on the PATH",
-  );
-}
-
 async function built(say: Say): Promise<Cli> {
   const hash = createHash("sha256").update(`${BUILT.version} ${process.platform} ${process.arch}`);
   for (const name of ["cli/go.mod", "cli/go.sum", "nodejs/go.mod", "nodejs/go.sum"]) {
     hash.update(readFileSync(join(modules, name)));
   }
   const folder = await cached(`built-${hash.digest("hex").slice(0, 16)}`, say, async (target) => {
-    await requireGo();
+    await requireGo(
+      `There is no usable pulumi here: none on the PATH (${OLDEST} or newer), the vendor's site ${OFFICIAL.site} cannot be ` +
+        "reached",
+      "install pulumi from www.pulumi.com/docs/install and put it on the PATH",
+    );
     const bin = join(target, "bin");
     const start = Date.now();
     say(`building pulumi ${BUILT.version} from its Go modules (once; 1 to 4 minutes)`);

@@ -13,7 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { globToRegExp } from "../../lab/plugins/command/local";
 import { cached, remembered, toolchainDir } from "../../scripts/toolchain/cache";
-import { compareVersions, resolveCli } from "../../scripts/toolchain/cli";
+import { resolveCli } from "../../scripts/toolchain/cli";
+import { compareVersions } from "../../scripts/toolchain/versions";
 
 /** The resolver's decisions and its cache, without building or fetching anything. */
 describe("the toolchain", () => {

@@ -62,10 +62,14 @@ describe("scripts/test runs", () => {
     assert.ok(!names("all").includes("the engine's installation, in the lab"));
   });
 
+  it("previews by themselves", () => {
+    assert.deepEqual(names("previews"), ["previews and the policy pack, by pulumi"]);
+  });
+
   it("nothing when it is told what it does not know", () => {
     assert.match(
       String(names("nonsense")),
-      /"nonsense" is not one of: all, unit, lab, aws, engine, security, faults/,
+      /"nonsense" is not one of: all, unit, lab, aws, previews, engine, security, faults/,
     );
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
     assert.match(String(names("faults", "--fast")), /"--fast" is not known/);
