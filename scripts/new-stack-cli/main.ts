@@ -1,0 +1,211 @@
+import { existsSync } from "node:fs";
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { confirm, input, select } from "@inquirer/prompts";
+import { Command, CommanderError } from "commander";
+import pc from "picocolors";
+import { expandHome } from "../../components/remote/openssh";
+import { formatProblems } from "../../config/problems";
+import { repository } from "../lib/paths";
+import { type Answers, readAnswers } from "./answers";
+import { checkStackFile } from "./check";
+import { type Question, questions, questionsFor, type Texts } from "./questions";
+import { type Found, renderStackFile } from "./stackFile";
+import { answersAt, type Objection, type ShownKey, showHostKeys, surveyMachines } from "./survey";
+
+interface Options {
+  readonly yes?: true;
+  readonly checks: boolean;
+  readonly output?: string;
+  readonly knownHosts: string;
+}
+
+const program = new Command("scripts/new-stack")
+  .description(
+    "Writes the file of a new stack: asks what it has to know, looks at the machines, and touches none.",
+  )
+  .argument("<stack>", "its name, such as onprem")
+  .option(
+    "-y, --yes",
+    "ask nothing: take defaults for what is not said, and the host keys that the machines show",
+  )
+  .option(
+    "--no-checks",
+    "do not look at the machines; their host keys are then looked up in your known_hosts",
+  )
+  .option("--known-hosts <file>", "where host keys are that you trust already", "~/.ssh/known_hosts")
+  .option("--output <file>", "where to write (default: Pulumi.<stack>.yaml)")
+  .exitOverride()
+  .addHelpText(
+    "after",
+    `
+Exit status: 0 written, 1 something is wrong or in the way and nothing was written, 2 wrong call.
+
+Examples:
+  scripts/new-stack onprem                       asks
+  scripts/new-stack onprem --yes --vip 192.168.1.100 --directors 192.168.1.11,192.168.1.12 \\
+      --real-servers gpu-1=192.168.1.101,gpu-2=192.168.1.102 --storage 192.168.1.20
+  scripts/new-stack prod --yes --platform aws --vip 10.255.0.100 --region eu-central-1 --zone eu-central-1a \\
+      --gpu L4 --admins 203.0.113.7/32`,
+  );
+for (const { flag, ask, choices } of questions)
+  program.option(flag, choices === undefined ? ask : `${ask} (${choices.join(", ")})`);
+
+/** What is wrong, so that nothing is written. */
+class Refusal extends Error {}
+
+try {
+  program.parse();
+  await main(program.args[0] ?? "", program.opts<Options>());
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else if (error instanceof Error && error.name === "ExitPromptError") process.exitCode = 1;
+  else {
+    console.error(error instanceof Refusal ? error.message : error);
+    process.exitCode = 1;
+  }
+}
+
+async function main(stack: string, options: Options): Promise<void> {
+  if (!/^[A-Za-z0-9_.-]{1,100}$/.test(stack))
+    throw new Refusal(`"${stack}" is no name of a stack: use letters, digits and . _ -`);
+  const file =
+    options.output === undefined ? join(repository, `Pulumi.${stack}.yaml`) : resolve(options.output);
+  if (existsSync(file)) {
+    const why = `${file} is there already`;
+    if (options.yes || !process.stdin.isTTY)
+      throw new Refusal(`${why}; nothing was written. Take it away, or choose another name.`);
+    if (!(await confirm({ message: `${why}. Write over it?`, default: false })))
+      throw new Refusal("Nothing was written.");
+  }
+  const texts = given();
+  const read = readAnswers(options.yes ? withPlatform(texts) : await askFor(texts));
+  if ("problems" in read) throw new Refusal(formatProblems(read.problems));
+  const { answers } = read;
+
+  let found: Found = { hostKeys: {}, interfaces: {} };
+  const draft = renderStackFile(stack, answers, found);
+  const drafted = checkStackFile(draft);
+  if ("problems" in drafted) throw new Refusal(formatProblems(drafted.problems));
+  if (options.checks && answers.hosts)
+    found = await lookAt({ ...answers, hosts: answers.hosts }, drafted.config, options);
+
+  const text = renderStackFile(stack, answers, found);
+  const checked = checkStackFile(text);
+  if ("problems" in checked) throw new Refusal(formatProblems(checked.problems));
+  await writeFile(`${file}.new`, text);
+  await rename(`${file}.new`, file);
+  console.log(`${pc.green("written:")} ${file}\n\n${nextSteps(stack, answers)}`);
+}
+
+/** What the command line says. */
+function given(): Texts {
+  const said = program.opts<Record<string, string | undefined>>();
+  return Object.fromEntries(questions.map(({ key, flag }) => [key, said[optionOf(flag)]]));
+}
+
+/** The name under which commander keeps an option: `--real-servers <machines>` is realServers. */
+function optionOf(flag: string): string {
+  return (flag.split(" ")[0] ?? "")
+    .replace(/^--/, "")
+    .replace(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+/** Which questions there are depends on the platform. */
+function withPlatform(texts: Texts): Texts {
+  return { ...texts, platform: texts.platform ?? "hosts" };
+}
+
+/** Asks at the terminal what the command line does not say. */
+async function askFor(texts: Texts): Promise<Texts> {
+  if (!process.stdin.isTTY)
+    throw new Refusal("There is no terminal to ask at: say --yes, and all that has no default.");
+  const answers: Record<string, string | undefined> = { ...texts };
+  // Later questions depend on earlier answers.
+  for (const question of questions) {
+    if (answers[question.key] !== undefined || !questionsFor(answers).includes(question)) continue;
+    answers[question.key] = await ask(question);
+  }
+  return answers;
+}
+
+function ask({ ask: message, choices, fallback }: Question): Promise<string> {
+  if (choices !== undefined) return select({ message, choices: [...choices], default: fallback });
+  return input({ message, ...(fallback ? { default: fallback } : {}), required: fallback === undefined });
+}
+
+/** Looks at the machines. @throws Refusal with everything that is in the way, unless the user wants the file all the same. */
+async function lookAt(
+  answers: Answers & { readonly hosts: NonNullable<Answers["hosts"]> },
+  config: Parameters<typeof surveyMachines>[2],
+  options: Options,
+): Promise<Found> {
+  const { hosts, vip, port } = answers;
+  console.log("asking the machines for their host keys");
+  const knownHosts = await readFile(expandHome(options.knownHosts), "utf8").catch(() => "");
+  const { shown, objections: silent } = await showHostKeys(hosts, knownHosts);
+  await confirmKeys(shown, options);
+  const hostKeys = Object.fromEntries(shown.map(({ name, key }) => [name, key]));
+  const there = new Set(shown.map(({ name }) => name));
+  const reached = (machines: typeof hosts.directors) => machines.filter(({ name }) => there.has(name));
+  const { storage, client } = hosts;
+  console.log("looking at the machines");
+  const { interfaces, objections } = await surveyMachines(
+    {
+      ...answers,
+      hosts: {
+        ...hosts,
+        directors: reached(hosts.directors),
+        realServers: reached(hosts.realServers),
+        storage: "export" in storage || there.has(storage.name) ? storage : { export: "none:/" },
+        client: client && there.has(client.name) ? client : undefined,
+      },
+    },
+    hostKeys,
+    config,
+  );
+  const all = [...silent, ...objections];
+  if (!all.some(({ machine }) => machine === null) && (await answersAt(vip, port)))
+    all.push({
+      machine: null,
+      what: `somebody answers at ${vip}:${port}`,
+      fix: "choose an address that nobody has",
+    });
+  if (all.length > 0) {
+    const text = `${all.length === 1 ? "1 thing is" : `${all.length} things are`} in the way:\n\n${all.map(renderObjection).join("\n")}`;
+    if (options.yes || !process.stdin.isTTY)
+      throw new Refusal(`${text}\n\nNothing was written. --no-checks writes the file without looking.`);
+    console.log(text);
+    if (!(await confirm({ message: "Write the file all the same?", default: false })))
+      throw new Refusal("Nothing was written.");
+  }
+  return { hostKeys, interfaces };
+}
+
+/** Shows the keys that nobody has vouched for yet. @throws Refusal when the user does not know them. */
+async function confirmKeys(shown: readonly ShownKey[], { yes }: Options): Promise<void> {
+  const strange = shown.filter(({ known }) => !known);
+  if (strange.length === 0) return;
+  console.log("These host keys were seen for the first time:\n");
+  for (const { name, address, fingerprint } of strange)
+    console.log(`  ${name.padEnd(16)} ${address.padEnd(16)} ${fingerprint}`);
+  console.log("\nOn each machine's console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n");
+  if (yes) return;
+  if (!(await confirm({ message: "Do the machines' consoles show the same?", default: false })))
+    throw new Refusal("Nothing was written: a machine that shows another key is not the one that you mean.");
+}
+
+function renderObjection({ machine, what, fix }: Objection): string {
+  return `  ${machine === null ? "" : `${pc.bold(machine)}: `}${what}\n    fix: ${fix}`;
+}
+
+function nextSteps(stack: string, { platform }: Answers): string {
+  return [
+    "Next:",
+    `  pulumi login --local                 # or wherever you keep state (scripts/pulumi, where none is installed)`,
+    `  pulumi stack init ${stack}`,
+    `  openssl rand -hex 32 | pulumi config set --secret peerKey --stack ${stack}   # by which real servers know each other`,
+    `  scripts/preview --stack ${stack}     # what would be done; nothing is touched`,
+    `  pulumi up --stack ${stack}${platform === "aws" ? "              # docs/aws.md has the costs" : ""}`,
+  ].join("\n");
+}

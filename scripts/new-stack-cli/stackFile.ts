@@ -1,0 +1,145 @@
+import { stringify } from "yaml";
+import type { Answers, AwsAnswers, HostsAnswers, MachineAnswer } from "./answers";
+
+/** What was found out about machines, by their names. */
+export interface Found {
+  /** Public host keys that were seen and confirmed. */
+  readonly hostKeys: Readonly<Record<string, string>>;
+  /** Interfaces that hold the machines' addresses. */
+  readonly interfaces: Readonly<Record<string, string>>;
+}
+
+/** The name of the jump host in {@link Found}. */
+export const JUMP_HOST = "jump host";
+
+/** A commented `Pulumi.<stack>.yaml`. */
+export function renderStackFile(stack: string, answers: Answers, found: Found): string {
+  const { vip, port, engine, hosts, aws } = answers;
+  return [
+    `# The stack \`${stack}\`, written by scripts/new-stack. Every key, with its default and the reason for it: docs/configuration.md`,
+    "config:",
+    entry("platform", answers.platform),
+    "",
+    hosts
+      ? "  # The address that clients use. Free, on the directors' segment, outside any DHCP range."
+      : "  # The address that clients use. Outside every range of the VPC: there it moves by a route, not by ARP.",
+    entry("vip", vip),
+    entry("port", port),
+    "",
+    ...(hosts ? hostsLines(hosts, found) : []),
+    ...(aws ? awsLines(aws) : []),
+    entry("loadBalancer", { forwarding: "DR", scheduler: "mh" }, [
+      "DR: replies go from the real server straight to the client. mh: both directors send a client to the same one.",
+    ]),
+    "",
+    entry("vrrp", { virtualRouterId: 51, advertInterval: 0.1 }, [
+      "virtualRouterId must differ from any other VRRP on the segment.",
+    ]),
+    "",
+    entry(
+      "service",
+      { engine },
+      engine === "cosyvoice"
+        ? ["CosyVoice3 at a pinned commit, installed by the first deployment: docs/engine.md"]
+        : ["espeak-ng, which needs no GPU. cosyvoice: docs/engine.md"],
+    ),
+    "",
+  ].join("\n");
+}
+
+function hostsLines(
+  { directors, realServers, storage, client, user, sshPort, key, jumpHost }: HostsAnswers,
+  found: Found,
+) {
+  const machine = ({ name, address }: MachineAnswer) => ({
+    name,
+    address,
+    ...optional("hostKey", found.hostKeys[name]),
+  });
+  const shared = found.interfaces[directors[0]?.name ?? ""] ?? "eth0";
+  const own = (name: string) =>
+    optional("interface", found.interfaces[name] === shared ? undefined : found.interfaces[name]);
+  // Who is not pinned is looked up where everybody's OpenSSH does.
+  const pinned = [...directors, ...realServers].every(({ name }) => found.hostKeys[name] !== undefined);
+  return [
+    "  # The interface that holds the directors' addresses and, on one of them, the VIP.",
+    entry("interface", shared),
+    "",
+    entry(
+      "ssh",
+      {
+        user,
+        ...(sshPort === 22 ? {} : { port: sshPort }),
+        ...optional("privateKeyFile", key),
+        ...(pinned ? {} : { knownHostsFile: "~/.ssh/known_hosts" }),
+        ...(jumpHost === undefined
+          ? {}
+          : { jumpHost: { ...jumpHost, ...optional("hostKey", found.hostKeys[JUMP_HOST]) } }),
+      },
+      key === undefined
+        ? [
+            "The keys of your SSH agent are used. For a pipeline: pulumi config set --secret sshPrivateKey < FILE",
+          ]
+        : ["For a pipeline, which has no such file: pulumi config set --secret sshPrivateKey < FILE"],
+    ),
+    "",
+    entry(
+      "directors",
+      directors.map((director) => ({ ...machine(director), ...own(director.name) })),
+      [
+        "The pair that holds the VIP. The first one gets the higher priority. A machine that shows another hostKey is refused.",
+      ],
+    ),
+    "",
+    entry("realServers", realServers.map(machine), [
+      "The GPU machines. Add one: write it here, and pulumi up.",
+    ]),
+    "",
+    entry("storage", "export" in storage ? storage : machine(storage), [
+      "Where /root/CosyVoice/outputs lies for all of them.",
+    ]),
+    "",
+    ...(client === undefined
+      ? []
+      : [
+          entry("verification", { client: machine(client) }, [
+            "Who asks for sentences at the end of a deployment. With sourceAddresses (a range that it holds) every real server is heard.",
+          ]),
+          "",
+        ]),
+  ];
+}
+
+function awsLines({ region, zone, count, instanceType, clients, admins }: AwsAnswers): string[] {
+  return [
+    entry(
+      "aws",
+      {
+        region,
+        exposure: "vpc",
+        network: { cidr: "10.20.0.0/16", zones: [{ name: zone, cidr: "10.20.0.0/20" }] },
+        clients,
+        admins,
+        realServers: { count, instanceType },
+        verifier: {},
+      },
+      [
+        "admins: who may log in to the directors, and through them to all others: the computer that deploys among them.",
+        "The first thing that a new account lacks is the quota for GPU machines: preview says so, and how to ask for it.",
+      ],
+    ),
+    "",
+  ];
+}
+
+/** A key of the stack file, below what is said of it. */
+function entry(key: string, value: unknown, comments: readonly string[] = []): string {
+  const yaml = stringify({ [`cosyvoice-lvs:${key}`]: value }, { lineWidth: 0 });
+  return [...comments.map((comment) => `# ${comment}`), ...yaml.trimEnd().split("\n")]
+    .map((line) => `  ${line}`)
+    .join("\n");
+}
+
+function optional<K extends string>(key: K, value: string | undefined): { readonly [P in K]?: string } {
+  return value === undefined ? {} : ({ [key]: value } as { readonly [P in K]?: string });
+}
