@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { Cluster } from "../../components/cluster";
 import { awsPlatform } from "../../components/platform/aws";
+import type { Placed } from "../../policy/declared";
 import { rules, stackRules } from "../../policy/rules";
 import { release } from "../components/fixture";
 import { type Registered, settled } from "../components/mocks";
@@ -8,29 +9,30 @@ import { stackFile } from "../unit/config-fixture";
 import { parsedAws, rawGivenVpc, rawInternet, rawTwoZones } from "./fixture";
 import { startAws } from "./mocks";
 
-/** Everything that the rules of policy/ have against what a configuration makes. */
-async function complaints(raw: Record<string, unknown>): Promise<string[]> {
+/** What a configuration makes, as the rules of policy/ get it. */
+async function declaredFor(raw: Record<string, unknown>): Promise<Placed[]> {
   const registered = await startAws();
   const config = parsedAws(raw);
   const cloud = await awsPlatform(config, config.aws);
   new Cluster("cosyvoice", { config, machines: cloud.machines, cloud, release });
   await settled();
-  const provider = registered.find(({ type }) => type === "pulumi:providers:aws")?.inputs;
-  const declared = registered.map(({ type, name, inputs }) => ({
+  const provider = parsedTags(registered.find(({ type }) => type === "pulumi:providers:aws")?.inputs);
+  return registered.map(({ type, name, inputs }) => ({
     type,
     name,
     inputs,
-    provider: parsedTags(provider),
+    provider,
+    urn: name,
+    leadsTo: [],
   }));
+}
+
+function complaints(resources: readonly Placed[]): string[] {
   return [
-    ...declared.flatMap((resource) =>
+    ...resources.flatMap((resource) =>
       rules.filter(({ types }) => types.includes(resource.type)).flatMap(({ broken }) => broken(resource)),
     ),
-    ...stackRules.flatMap(({ broken }) =>
-      broken(declared.map((resource) => ({ ...resource, urn: resource.name, leadsTo: [] }))).map(
-        ({ message }) => message,
-      ),
-    ),
+    ...stackRules.flatMap(({ broken }) => broken(resources).map(({ message }) => message)),
   ];
 }
 
@@ -50,12 +52,24 @@ describe("the policy pack on aws", () => {
     ["two zones", rawTwoZones],
     ["a given VPC", rawGivenVpc],
   ] as const) {
-    it(`has nothing against ${name}`, async () => assert.deepEqual(await complaints(raw()), []));
+    it(`has nothing against ${name}`, async () => assert.deepEqual(complaints(await declaredFor(raw())), []));
   }
 
-  // The configuration refuses 0.0.0.0/0 by itself.
-  it("would have, were SSH let in from half of everywhere", async () => {
-    const found = await complaints(rawInternet({ admins: ["128.0.0.0/1"] }));
-    assert.match(found.join("\n"), /lets SSH in from 128\.0\.0\.0\/1/);
+  it("looks at something of Pulumi.prod.yaml with every rule, and sees what is wrong", async () => {
+    const resources = await declaredFor(stackFile("prod"));
+    const there = new Set(resources.map(({ type }) => type));
+    for (const { name, types } of rules)
+      assert.ok(
+        types.some((type) => there.has(type)),
+        name,
+      );
+    const opened = resources.map((resource) =>
+      resource.inputs.fromPort === 22 && "cidrIpv4" in resource.inputs
+        ? { ...resource, inputs: { ...resource.inputs, cidrIpv4: "0.0.0.0/0" } }
+        : resource,
+    );
+    assert.deepEqual(complaints(opened), [
+      "cosyvoice-firewall-directors-in-22-203.0.113.7_32 lets SSH in from 0.0.0.0/0. List the networks of aws.admins, such as 203.0.113.7/32.",
+    ]);
   });
 });
