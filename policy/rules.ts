@@ -129,7 +129,7 @@ export const rules: readonly Rule[] = [
     ],
     broken: ({ name, inputs, provider }) => {
       const stack =
-        isSet(at(inputs, "tags", STACK_TAG)) || isSet(at(provider, "defaultTags", "tags", STACK_TAG));
+        isSet(at(inputs, "tags", STACK_TAG)) || isSet(at(defaultTags(provider), "tags", STACK_TAG));
       return [
         ...(stack
           ? []
@@ -182,6 +182,12 @@ export const stackRules: readonly StackRule[] = [
 ];
 
 const STACK_TAG = "cosyvoice-lvs:stack";
+
+/** A provider's inputs come as texts of JSON. */
+function defaultTags(provider: unknown): unknown {
+  const given = at(provider, "defaultTags");
+  return typeof given === "string" ? JSON.parse(given) : given;
+}
 
 function isSet(value: unknown): boolean {
   return value === UNKNOWN || (typeof value === "string" && value.trim() !== "");
@@ -277,10 +283,14 @@ function inCommands({ name, inputs }: Declared): string[] {
   return [
     ...texts.map((key) => `${key} of ${name} holds a key or a password. Send it in a layer that is secret.`),
     ...variables.map((key) => `${name} gets ${key} in its environment. Send it in a layer that is secret.`),
-    ...(isSet(at(inputs, "connection", "password"))
+    ...(hasPassword(at(inputs, "connection"))
       ? [`${name} logs in with a password. Use a key: ssh.privateKeyFile, or the secret sshPrivateKey.`]
       : []),
   ];
+}
+
+function hasPassword(connection: unknown): boolean {
+  return typeof connection === "object" && connection !== null && Object.hasOwn(connection, "password");
 }
 
 function inManifest(resource: Declared): string[] {

@@ -3,7 +3,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { Registered } from "../components/mocks";
 
 /** What every question of the preview is answered with, unless a test says otherwise. */
-const answers: Readonly<Record<string, (args: Record<string, unknown>) => Record<string, unknown>>> = {
+export const answers: Readonly<Record<string, (args: Record<string, unknown>) => Record<string, unknown>>> = {
   "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": ({ filters }) => {
     const types = (filters as { values: string[] }[])[0]?.values ?? [];
     const zones = ["eu-central-1a", "eu-central-1b"];

@@ -4,7 +4,7 @@ import { awsPlatform } from "../../components/platform/aws";
 import type { Placed } from "../../policy/declared";
 import { rules, stackRules } from "../../policy/rules";
 import { release } from "../components/fixture";
-import { type Registered, settled } from "../components/mocks";
+import { settled } from "../components/mocks";
 import { stackFile } from "../unit/config-fixture";
 import { parsedAws, rawGivenVpc, rawInternet, rawTwoZones } from "./fixture";
 import { startAws } from "./mocks";
@@ -16,7 +16,7 @@ async function declaredFor(raw: Record<string, unknown>): Promise<Placed[]> {
   const cloud = await awsPlatform(config, config.aws);
   new Cluster("cosyvoice", { config, machines: cloud.machines, cloud, release });
   await settled();
-  const provider = parsedTags(registered.find(({ type }) => type === "pulumi:providers:aws")?.inputs);
+  const provider = registered.find(({ type }) => type === "pulumi:providers:aws")?.inputs;
   return registered.map(({ type, name, inputs }) => ({
     type,
     name,
@@ -34,15 +34,6 @@ function complaints(resources: readonly Placed[]): string[] {
     ),
     ...stackRules.flatMap(({ broken }) => broken(resources).map(({ message }) => message)),
   ];
-}
-
-/** A provider's inputs are texts of JSON. */
-function parsedTags(provider: Registered["inputs"] = {}) {
-  const { defaultTags } = provider;
-  return {
-    ...provider,
-    defaultTags: typeof defaultTags === "string" ? JSON.parse(defaultTags) : defaultTags,
-  };
 }
 
 describe("the policy pack on aws", () => {

@@ -179,7 +179,14 @@ const cases: Record<
     ],
     ["another variable", COMMAND, { environment: { LANG: "C" } }],
     ["a login by password", COMMAND, { connection: { password: "hidden" } }, /logs in with a password/],
+    [
+      "a password that is not known yet",
+      COMMAND,
+      { connection: unknownAt("password") },
+      /logs in with a password/,
+    ],
     ["what is not known yet", COMMAND, unknownAt("stdin")],
+    ["a connection that is not known yet", COMMAND, unknownAt("connection")],
   ],
   tagged: [
     [
@@ -187,7 +194,7 @@ const cases: Record<
       INSTANCE,
       { tags: { Name: "a" } },
       undefined,
-      { defaultTags: { tags: { "cosyvoice-lvs:stack": "s" } } },
+      { defaultTags: '{"tags":{"cosyvoice-lvs:stack":"s"}}' },
     ],
     ["its own tag", INSTANCE, { tags: { Name: "a", "cosyvoice-lvs:stack": "s" } }],
     ["no stack", INSTANCE, { tags: { Name: "a" } }, /no tag cosyvoice-lvs:stack/, {}],
