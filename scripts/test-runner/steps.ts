@@ -92,7 +92,7 @@ export const steps: readonly Step[] = [
     name: "the command plugin's conformance",
     command: ["npx", "mocha", "--config", "test/conformance/.mocharc.json"],
     counts: "mocha",
-    packages: ["openssh-server", "openssh-client"],
+    packages: ["openssh-server", "openssh-client", "iproute2"],
   },
   {
     name: "lab, end to end",

@@ -4,7 +4,11 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { execa } from "execa";
+import { repository } from "../../scripts/lib/paths";
 import type { HostsAnswers } from "../../scripts/new-stack-cli/answers";
+import { checkStackFile } from "../../scripts/new-stack-cli/check";
 import { JUMP_HOST } from "../../scripts/new-stack-cli/stackFile";
 import { answersAt, showHostKeys, surveyMachines } from "../../scripts/new-stack-cli/survey";
 import { cluster } from "../unit/config-fixture";
@@ -133,4 +137,42 @@ describe("scripts/new-stack looks at machines", () => {
     await new Promise((closed) => listener.close(closed));
     assert.equal(await answersAt("127.0.0.1", port), true, "to refuse a connection is to be there");
   });
+
+  it("and writes what it found, from the command line to the file", async function () {
+    // A network of one's own is root's to make, where sshd is to let somebody in.
+    if (process.getuid?.() !== 0) this.skip();
+    const inside = fileURLToPath(new URL("harness/newStackInside.ts", import.meta.url));
+    const words = ["-n", process.execPath, "--import", "tsx", inside, folder];
+    const { stdout } = await execa("unshare", words, { cwd: repository });
+    const { hostKey, free, taken } = JSON.parse(stdout) as Inside;
+    assert.equal(free.exitCode, 0, free.said);
+    assert.match(free.said, /These host keys were seen for the first time:[\s\S]*SHA256:/);
+    const checked = checkStackFile(free.text ?? "");
+    assert.ok("config" in checked);
+    const { directors, realServers, storage } = checked.config;
+    assert.deepEqual(
+      [...directors, ...realServers].map((machine) => machine.hostKey),
+      [hostKey, hostKey, hostKey],
+    );
+    assert.equal("hostKey" in storage && storage.hostKey, hostKey);
+    assert.equal(directors[0]?.interface, "lo");
+
+    assert.equal(taken.exitCode, 1);
+    assert.equal(taken.text, null);
+    assert.match(taken.said, /has the VIP 192\.168\.1\.200 already/);
+    assert.match(taken.said, /Nothing was written/);
+  });
 });
+
+interface Run {
+  readonly exitCode: number;
+  readonly said: string;
+  readonly text: string | null;
+}
+
+/** What harness/newStackInside.ts prints. */
+interface Inside {
+  readonly hostKey: string;
+  readonly free: Run;
+  readonly taken: Run;
+}
