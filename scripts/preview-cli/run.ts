@@ -32,7 +32,9 @@ export async function runPreview(
     const preview = readPreview(await readFile(log, "utf8").catch(() => ""));
     // What fails before there are events is said on standard error.
     const errors =
-      exitCode === 0 || preview.errors.length > 0 ? preview.errors : [stderr.trim() || stdout.trim()];
+      exitCode === 0 || preview.errors.length > 0
+        ? preview.errors
+        : [(stderr.trim() || stdout.trim()).replace(/^error: /, "")];
     return { ...preview, errors, diff: stdout.trimEnd(), passed: exitCode === 0 };
   } finally {
     await rm(directory, { recursive: true, force: true });
