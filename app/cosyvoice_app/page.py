@@ -25,7 +25,7 @@ from .engines import Prompt, mode_for
 from .errors import BadRequest, ServiceError, speaks_chinese
 from .history import owner_of
 from .outputs import Result, is_result_name
-from .page_inputs import Page, as_sent, shown
+from .page_inputs import Number, Page, Radio, Slider, shown
 from .prompts import MAX_BYTES, read_prompt
 from .quick_gradio import import_gradio
 from .settings import Settings
@@ -363,9 +363,9 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
                 understood = gr.HTML("", elem_id="preview", padding=False)
                 gr.Examples([[line] for line in _EXAMPLES], inputs=[text], label=i18n("examples"))
             with gr.Column(scale=2):
-                voice = gr.Radio(voices, value=service.engine.voices[0].id, label=i18n("voice"))
-                speed = gr.Slider(MIN_SPEED, MAX_SPEED, value=1.0, step=0.05, label=i18n("speed"))
-                seed = gr.Number(
+                voice = Radio(voices, value=service.engine.voices[0].id, label=i18n("voice"))
+                speed = Slider(MIN_SPEED, MAX_SPEED, value=1.0, step=0.05, label=i18n("speed"))
+                seed = Number(
                     value=1,
                     precision=0,
                     minimum=MIN_SEED,
@@ -421,8 +421,6 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             refresh = gr.Button(i18n("refresh"), size="sm", scale=0, min_width=110)
         results = gr.HTML("", elem_id="results", padding=False)
 
-        for field in (voice, speed, seed):
-            field.preprocess = as_sent
         made = gr.on(
             [button.click, text.submit],
             generate,

@@ -79,11 +79,31 @@ def test_wrong_values_are_told_in_the_readers_language(
 ) -> None:
     for language, said in (("en", english), ("zh-CN", chinese)):
         client = Client(server.url, verbose=False, headers={"Accept-Language": language})
-        for _ in range(2):  # gradio remembers a session's components, checks and all
+        for _ in range(2):
             with pytest.raises(AppError) as caught:
                 client.predict(*values, api_name="/generate")
             assert said in str(caught.value)
     assert "Traceback" not in server.log.read_text()
+
+
+def test_it_is_the_same_once_the_page_has_been_opened(server: Server) -> None:
+    """gradio makes a session's components anew when an event sets them, as those at the opening do."""
+    events = server.http.get("/config").json()["dependencies"]
+    speaks = next(event for event in events if event["api_name"] == "generate")
+    opening = next(
+        event
+        for event in events
+        if event["targets"][0][1] == "load" and set(event["outputs"]) & set(speaks["inputs"][:4])
+    )
+
+    def run(event: dict[str, Any], data: list[object]) -> str:
+        body = {"data": data, "fn_index": event["id"], "session_hash": "opened"}
+        assert server.http.post("/gradio_api/queue/join", json=body).status_code == 200
+        with server.http.stream("GET", "/gradio_api/queue/data?session_hash=opened") as stream:
+            return next(line for line in stream.iter_lines() if "process_completed" in line)
+
+    assert '"success":true' in run(opening, [])
+    assert "seed is 0; set it from 1" in run(speaks, ["hi", "auto", 1, 0, "", "", None, ""])
 
 
 def test_an_upload_that_is_gone_is_told(server: Server) -> None:
