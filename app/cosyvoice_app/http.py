@@ -255,6 +255,13 @@ def file_response(name: str, data: bytes, request: Request) -> Response:
 _RESULT_BY_ADDRESS = re.compile(r"/gradio_api/file=https?:/+[^/]+(/v1/results/[0-9a-f]{32}\.wav)")
 
 
+# What gradio has for its developers and for what this page has not: each open `dev/reload` wakes the event
+# loop twenty times a second, a deep link keeps a session's inputs on the disk, a proxy asks elsewhere.
+_NOT_OF_THE_PAGE = re.compile(
+    r"(?:/gradio_api)?/(?:dev/|vibe-|deep_link|proxy=|component_server|monitoring|login(?:/|$)|openapi\.json)"
+)
+
+
 # Where `Callers` puts the node that a request comes from.
 _CALLER = "cosyvoice.caller"
 
@@ -383,6 +390,9 @@ class Front:
         if by_address := _RESULT_BY_ADDRESS.fullmatch(scope["path"]):
             scope = {**scope, "path": by_address[1], "raw_path": by_address[1].encode()}
         if not scope["path"].startswith(self.API_PATHS):
+            if _NOT_OF_THE_PAGE.match(scope["path"]):
+                what = f"{scope['method']} {scope['path'][:200]}"
+                raise NotFound(f"{what}: Not Found", zh=f"{what}：{_DETAILS_ZH[404]}")
             try:
                 target = await asyncio.wait_for(asyncio.shield(self._page), PAGE_WAIT)
             except TimeoutError:

@@ -261,6 +261,17 @@ def test_the_page_is_there_and_names_nothing_outside(server: Server) -> None:
     assert loaded == [], "a machine without the internet shows the page whole"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/gradio_api/dev/reload", "/gradio_api/deep_link?session_hash=a", "/deep_link?session_hash=a"),
+        *("/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/vibe-code", "/monitoring", "/openapi.json"),
+    ],
+)
+def test_what_gradio_has_for_developers_is_not_there(server: Server, path: str) -> None:
+    assert problem(server.http.get(path))["code"] == "not_found"
+
+
 def test_the_real_gradio_client_speaks(server: Server) -> None:
     path, status = connect(server).predict("今天天气怎么样？", "auto", 1.0, 42, api_name="/generate")
     assert heard(Path(path).read_bytes()) > 0.5
