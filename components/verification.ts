@@ -2,6 +2,7 @@ import { local, remote } from "@pulumi/command";
 import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { paths } from "../render/paths";
+import { servicePorts } from "../render/virtualServices";
 import { digest } from "./digest";
 import type { Machine } from "./platform/machine";
 import { connectionTo } from "./remote/connection";
@@ -66,11 +67,15 @@ export class Verification extends pulumi.ComponentResource {
     this.registerOutputs({});
   }
 
-  /** On aws: whether the routes lead where the VIP is, and nobody's packets are dropped as somebody else's. Both directors ask. */
+  /**
+   * On aws: whether the routes lead where the VIP is, and nobody's packets are dropped as somebody else's. Both directors ask, and
+   * the one that stands by is a client in the cluster's own subnet.
+   */
   private viewOfAws(name: string, { config, content, directors, dependsOn }: VerificationArgs) {
     const stdin = pulumi.all([...content]).apply((texts) => {
       const deployment = digest(texts.join("\n"));
-      return `${JSON.stringify({ deployment, unchecked: foreignAddresses(config) }, undefined, 1)}\n`;
+      const expected = { deployment, unchecked: foreignAddresses(config), port: servicePorts(config)[0] };
+      return `${JSON.stringify(expected, undefined, 1)}\n`;
     });
     return directors.map(
       (director) =>

@@ -22,7 +22,9 @@ one's call may come last.
 
 check also reads the addresses of the machines that forward packets or answer for foreign addresses, JSON on
 standard input: {"unchecked": ["10.20.0.10", ...]}. AWS must not check the source and destination of their
-packets. Exit status: 0 all is well, 1 findings, 2 wrong call.
+packets. With "port" too, the director that stands by connects to that port of the VIP: a client in the
+cluster's own subnet, which a real server must be able to answer with the VIP's address. (The holder has the
+VIP itself.) Exit status: 0 all is well, 1 findings, 2 wrong call.
 """
 
 import concurrent.futures
@@ -44,6 +46,7 @@ LOOK, LOOK_EARLY, EARLY = 10.0, 2.0, 30.0  # s between two looks at AWS; how lon
 LOOK_STANDBY = 60.0  # s, for the one that stands by: it must know the route tables when it is its turn
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0  # s
 CONNECT_LIMIT, READ_LIMIT = 1.0, 4.0  # s, for one call
+CLIENT_LIMIT = 5.0  # s, for a connection to the VIP
 METADATA = "http://169.254.169.254"
 AT_ONCE = 200  # values that AWS takes in one filter
 SIOCGIFADDR = 0x8915
@@ -404,7 +407,21 @@ def check(config, expected):
                 f"{what} leads {config['vip']} to {target}, and {name} holds it ({should}):"
                 " journalctl -u cosyvoice-vip-mover there says why it was not moved"
             )
+    if "port" in expected and not holds:
+        findings += served(config["vip"], expected["port"])
     return {"holder": holds, "interface": cloud.interface, "targets": targets, "findings": findings}
+
+
+def served(vip, port):
+    """The finding when this director cannot connect as a client."""
+    try:
+        socket.create_connection((vip, port), timeout=CLIENT_LIMIT).close()
+    except OSError as error:
+        client = "this director, a client in the cluster's subnet"
+        return [
+            f"{vip}:{port} does not answer {client} ({error}): are real servers in the table (ipvsadm -Ln)?"
+        ]
+    return []
 
 
 def check_until(config, expected, limit=30.0):

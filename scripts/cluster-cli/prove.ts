@@ -68,8 +68,9 @@ export async function prove(
     await sentence(
       inventory,
       ssh,
-      standby,
-      "same subnet: the director that stands by is served through the VIP",
+      // The director that stands by forwards its own packets itself; a machine that is no director has them forwarded.
+      withRole("monitor")[0] ?? standby,
+      "same subnet: a machine in it is served through the VIP",
     ),
   );
   proofs.push(await forwarding(ssh, holder));

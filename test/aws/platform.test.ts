@@ -207,6 +207,8 @@ describe("security groups of aws", () => {
       "tcp 22 203.0.113.7/32",
       "tcp 22 directors",
       "tcp 7860 10.20.0.0/16",
+      "tcp 7860 10.20.0.10/32",
+      "tcp 7860 10.20.0.11/32",
       "tcp 7860 10.255.1.0/24",
       "tcp 7861 directors",
       "tcp 7861 realServers",
@@ -225,6 +227,8 @@ describe("security groups of aws", () => {
     assert.deepEqual(rulesOf(registered, "realServers", INGRESS), [
       "tcp 22 directors",
       "tcp 7860 10.20.0.0/16",
+      "tcp 7860 10.20.0.10/32",
+      "tcp 7860 10.20.0.11/32",
       "tcp 7860 10.255.1.0/24",
       "tcp 7860 directors",
       "tcp 7860 realServers",
@@ -458,11 +462,12 @@ describe("what the rest of the program gets of aws", () => {
       command("c-verification-aws-director-2").create,
       "sudo -n /usr/local/lib/cosyvoice-lvs/vip-mover check /etc/cosyvoice-lvs/vip-mover.json",
     );
-    assert.deepEqual(
-      (JSON.parse(String(command("c-verification-aws-director-1").stdin)) as { unchecked: string[] })
-        .unchecked,
-      ["10.20.0.10", "10.20.0.11", "10.20.0.32", "10.20.0.33"],
-    );
+    const { unchecked, port } = JSON.parse(String(command("c-verification-aws-director-1").stdin)) as {
+      unchecked: string[];
+      port: number;
+    };
+    assert.deepEqual(unchecked, ["10.20.0.10", "10.20.0.11", "10.20.0.32", "10.20.0.33"]);
+    assert.equal(port, 7860);
     assert.equal(await known(cluster.url), "http://10.255.0.100:7860");
   });
 });

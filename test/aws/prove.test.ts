@@ -87,6 +87,15 @@ describe("scripts/cluster prove", () => {
     );
   });
 
+  it("asks from the machine that watches, where there is one", async () => {
+    const ssh = machines();
+    const watched = { ...inventory, machines: [...inventory.machines, machine("monitor", "monitor", 21)] };
+    const proofs = await prove(watched, ssh, { failOver: false });
+    assert.equal(proofs.find(({ claim }) => claim.startsWith("same subnet"))?.holds, true);
+    assert.ok(ssh.asked.some((command) => /^monitor: .*audio\/speech/.test(command)));
+    assert.ok(!ssh.asked.some((command) => /^director-2: .*audio\/speech/.test(command)));
+  });
+
   for (const [what, change, line] of [
     [
       "a reply that passes the director",

@@ -43,8 +43,10 @@ export function securityRules(config: ClusterConfig, aws: AwsConfig): readonly S
     ...new Set([
       ...aws.clients,
       ...(aws.verifier ? [aws.verifier.sources] : []),
-      // By address, as every client: what DR forwards to a real server comes from no group.
-      ...(config.monitoring ? [`${config.monitoring.address}/32`] : []),
+      // By address, as every client: what DR forwards to a real server comes from no group. Directors ask when they stand by.
+      ...[...config.directors, ...(config.monitoring ? [config.monitoring] : [])].map(
+        ({ address }) => `${address}/32`,
+      ),
     ]),
   ];
   const anywhere = ["0.0.0.0/0"];

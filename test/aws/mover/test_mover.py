@@ -1,6 +1,7 @@
 """What the mover decides, against a clock of the test's own, and what it tells AWS, against moto."""
 
 import json
+import socket
 import subprocess
 import sys
 
@@ -273,6 +274,23 @@ def test_a_route_to_the_wrong_director_and_a_check_that_is_on_are_found(world, a
     assert findings[1].startswith(f"no interface of {world.vpc} has the address 10.20.0.99")
     assert findings[2].startswith(f"the route in {world.tables[1]} leads {VIP} to eni-")
     assert "the other director holds it" in findings[2]
+
+
+def test_the_one_that_stands_by_is_a_client_who_must_be_answered(world, as_director):
+    as_director("director-2")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert mover.served("127.0.0.1", port) == []
+    config = world.config("director-2")
+    config["vip"] = "127.0.0.1"
+    findings = mover.check(config, {"unchecked": [], "port": port})["findings"]
+    assert findings[-1].startswith(f"127.0.0.1:{port} does not answer this director, a client in the")
+    # The holder would ask itself.
+    holder = dict(config, label="lo")
+    assert mover.check(holder, {"unchecked": [], "port": port})["holder"]
+    assert not any(
+        "a client" in found for found in mover.check(holder, {"unchecked": [], "port": port})["findings"]
+    )
 
 
 def test_a_wrong_call_says_how_to_call_it():
