@@ -1,6 +1,6 @@
 /** AWS as Pulumi's mocks have it: ids that can be read, and answers to what the preview asks. */
 import * as pulumi from "@pulumi/pulumi";
-import type { Registered } from "../components/mocks";
+import { forgetStacks, type Registered } from "../components/mocks";
 
 /** What every question of the preview is answered with, unless a test says otherwise. */
 export const answers: Readonly<Record<string, (args: Record<string, unknown>) => Record<string, unknown>>> = {
@@ -38,6 +38,7 @@ export type Answers = typeof answers;
  * @returns the list in which every resource appears as it is registered.
  */
 export async function startAws(changed: Answers = {}, keep = true): Promise<Registered[]> {
+  forgetStacks();
   const registered: Registered[] = [];
   await pulumi.runtime.setMocks(
     {

@@ -1,4 +1,5 @@
 import * as pulumi from "@pulumi/pulumi";
+import { forgetPromiseStacks } from "../../components/stacks";
 
 /** One resource that the program asked for. */
 export interface Registered {
@@ -25,6 +26,7 @@ export async function startMocks(
   slow?: RegExp,
   outputs: Readonly<Record<string, Record<string, unknown>>> = {},
 ): Promise<Registered[]> {
+  forgetStacks();
   const registered: Registered[] = [];
   await pulumi.runtime.setMocks(
     {
@@ -52,7 +54,17 @@ function revealed(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, revealed(inner)]));
 }
 
+let remember = () => {};
+
+/** As the program itself does, until {@link settled}: what fails after that is to be found by its place in the sources. */
+export function forgetStacks(): void {
+  remember();
+  remember = forgetPromiseStacks();
+}
+
 /** Waits until everything the program asked for has been registered. */
 export async function settled(): Promise<void> {
   await pulumi.runtime.disconnect();
+  remember();
+  remember = () => {};
 }
