@@ -50,7 +50,11 @@ export function disturbanceOf(layer: string, before: Manifest | undefined, after
     ...[...reloads].map(([unit, paths]) => `${unit} is reloaded: ${paths.join(", ")}`),
     ...quietly(changed, before, after),
   ];
-  return { effect: effectOf(after, [...restarts.keys(), ...stopped], [...reloads.keys()]), because };
+  return {
+    effect: effectOf(after, [...restarts.keys(), ...stopped], [...reloads.keys()]),
+    // Such as another way to ask for a turn.
+    because: because.length > 0 ? because : ["is applied anew, and finds nothing to change"],
+  };
 }
 
 /** What the applier does when a layer goes from a machine that stays. */

@@ -99,5 +99,5 @@ export function readPreview(log: string): Preview {
 
 /** A message without the engine's marks for colours. */
 function plain(message: string): string {
-  return message.replace(/<\{%[a-z ]+%\}>/g, "").trim();
+  return message.replace(/<\{%[a-z0-9 ]+%\}>/g, "").trim();
 }
