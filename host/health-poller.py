@@ -294,7 +294,9 @@ class Poll:
     def answer(self):
         """What the text so far says."""
         words = self.text.split(b"\n", 1)[0].split()
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        # Three digits: Python refuses to read thousands, and who sends them is not to stop the polls of all.
+        http = len(words) > 1 and words[0].startswith(b"HTTP/1.") and len(words[1]) == 3
+        if not http or not words[1].isdigit():
             return None, "answered no HTTP" if self.text else "closed the connection"
         return int(words[1]), None
 

@@ -37,6 +37,7 @@ ATTEMPT_TIMEOUT = 20  # s, for one sentence: a queue of a few others may be befo
 PARALLEL = 16  # sentences asked for at once, at most
 PAUSE = 0.5  # s, after a failure
 ARP_WAIT = 1.0  # s, to collect every answer, the second one too
+ANSWER = 2**24  # bytes of an answer that are read: a hundred sentences, for a node may be in other hands
 QUIET = 50  # of 32767: the loudest sample of what counts as silence
 
 
@@ -189,14 +190,18 @@ def speak(host, way, sentence, source, timeout):
     plain = socket.create_connection((host, port), timeout, (source, 0) if source else None)
     with plain, secured(plain, tls) if tls else plain as connection:
         connection.sendall(head.encode() + body)
-        chunks = []
+        answer = bytearray()
         while True:
+            if time.monotonic() >= deadline:
+                raise ValueError(f"does not come to an end within {timeout:g} s")
             connection.settimeout(max(0.01, deadline - time.monotonic()))
             chunk = connection.recv(65536)
             if not chunk:
                 break
-            chunks.append(chunk)
-    header, _, content = b"".join(chunks).partition(b"\r\n\r\n")
+            answer += chunk
+            if len(answer) > ANSWER:
+                raise ValueError(f"answers with more than {ANSWER} bytes")
+    header, _, content = bytes(answer).partition(b"\r\n\r\n")
     status, *lines = header.decode("latin-1").split("\r\n")
     if status.split(" ")[1:2] != ["200"]:
         raise ValueError(f"answer {status!r} {content[:200].decode('utf-8', 'replace')}".strip())

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -408,6 +409,85 @@ def test_headers_without_an_end_are_no_failure(poller):
     poller.configure({"a": listener.getsockname()[1]}, weights={"base": 100, "rampUp": 0})
     poller.start()
     poller.wait(a="-100/0")
+    listener.close()
+
+
+def endless(connection, piece):
+    while True:
+        connection.sendall(piece)
+
+
+def drop_by_drop(connection, text):
+    for letter in text:
+        connection.sendall(bytes([letter]))
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        # Python refuses to read a number of so many digits.
+        lambda c: c.sendall(b"HTTP/1.1 " + b"2" * 60000 + b" OK\r\n\r\n"),
+        lambda c: c.sendall(b"HTTP/1.1 200\xc2\xb2 OK\r\n\r\n"),
+        lambda c: c.sendall(bytes(range(256)) * 400),
+        lambda c: c.sendall(b"\n" * 100000),
+        lambda c: endless(c, b"A" * 65536),
+        lambda c: endless(c, b"HTTP/1.1 "),
+        lambda c: drop_by_drop(c, b"HTTP/1.1 200 OK\r\n" * 10),
+        lambda c: None,
+    ],
+    ids=["digits", "no digits", "garbage", "lines", "no end", "no status", "slowly", "nothing"],
+)
+def test_a_real_server_in_other_hands_harms_itself_only(poller, answer):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            answer(connection)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    good = Server()
+    poller.configure(
+        {"bad": listener.getsockname()[1], "good": good}, weights={"base": 100, "rampUp": 0}, silence=0.5
+    )
+    poller.start()
+    poller.wait(bad="-1000000/1", good="0/0")
+    started = len(good.starts)
+    time.sleep(1)
+    assert len(good.starts) - started >= 4  # of the ten that are due
+    poller.wait(bad="-1000000/1", good="0/0")
+    # What it sends is not kept: of the poller's memory, in KiB, a fraction.
+    status = pathlib.Path(f"/proc/{poller.process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) < 64 * 1024
+    assert poller.said().count("bad: ") <= 2
+    good.stop()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("queue", "weight"),
+    [(b"1", "-100"), (b"-1", "0"), (b"9" * 5000, "0"), (b"1e9", "0"), (b"\xb2", "0"), (b"999999", "-199")],
+)
+def test_what_a_queue_says_of_itself_is_a_number_or_nothing(poller, queue, weight):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Queue: " + queue + b"\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    poller.configure({"a": listener.getsockname()[1]}, weights={"base": 100, "rampUp": 0})
+    poller.start()
+    poller.wait(a=f"{weight}/0")
     listener.close()
 
 

@@ -10,6 +10,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -110,6 +111,31 @@ def test_https_is_asked_with_the_key_and_the_certificate_that_was_deployed(https
         ask({**https, "key": None})
     with pytest.raises(ValueError, match=r"shows a certificate .* that was not deployed"):
         ask({**https, "fingerprint": "0" * 64})
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause", "message"),
+    [
+        (b"x" * 65536, 0, "answers with more than 1000000 bytes"),
+        (b"x", 0.05, "does not come to an end|timed out"),
+    ],
+    ids=["endless", "slowly"],
+)
+def test_a_real_server_in_other_hands_is_not_listened_to_for_ever(monkeypatch, piece, pause, message):
+    monkeypatch.setattr(verify, "ANSWER", 1000000)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError), listener.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(piece)
+                time.sleep(pause)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with pytest.raises((ValueError, OSError), match=message):
+        verify.speak("127.0.0.1", (listener.getsockname()[1], None), "x", None, 1)
+    listener.close()
 
 
 def test_the_ways_to_ask():
