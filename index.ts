@@ -68,6 +68,12 @@ export const inventory = pulumi.secret({
   vip: config.vip,
   port: config.port,
   servicePort: servicePorts(config)[0],
+  https: config.https && {
+    serverName: config.https.serverName,
+    port: config.https.port,
+    certificate: cluster.certificate,
+    apiKey: secrets.getSecret("apiKeys")?.apply((keys) => keys.split(",")[0]),
+  },
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
     // That of a file or of the stack's secrets is not written down a second time.

@@ -39,6 +39,8 @@ export interface ClusterArgs {
 export class Cluster extends pulumi.ComponentResource {
   /** Where clients find the service. */
   readonly url: pulumi.Output<string>;
+  /** The certificate by which HTTPS is known, and its issuers'. Undefined without HTTPS. */
+  readonly certificate: pulumi.Output<string> | undefined;
 
   constructor(name: string, args: ClusterArgs, opts?: pulumi.ComponentResourceOptions) {
     super("cosyvoice-lvs:index:Cluster", name, {}, opts);
@@ -127,6 +129,7 @@ export class Cluster extends pulumi.ComponentResource {
             ...withRole("storage").map((machine) => ({ machine, after: share.exported })),
           ],
           receiverSecrets: args.receiverSecrets,
+          door: frontDoor && { certificate: frontDoor.certificate, apiKeys: args.frontDoor?.apiKeys },
         },
         parent,
       );
@@ -137,6 +140,7 @@ export class Cluster extends pulumi.ComponentResource {
       );
     }
 
+    this.certificate = frontDoor?.certificate;
     this.url = urlOf(config, args.cloud?.address ?? config.vip);
     this.registerOutputs({ url: this.url });
   }

@@ -45,6 +45,8 @@ export class FrontDoor extends pulumi.ComponentResource {
   /** The layers after which every real server answers HTTPS. */
   readonly opened: readonly pulumi.Resource[];
   readonly content: pulumi.Output<string>;
+  /** The certificate that clients must be shown, and its issuers'. */
+  readonly certificate: pulumi.Output<string>;
   /** SHA-256 of the certificate that clients must be shown, as hexadecimal digits. */
   readonly fingerprint: pulumi.Output<string>;
 
@@ -80,7 +82,8 @@ export class FrontDoor extends pulumi.ComponentResource {
 
     this.opened = layers.map(({ unit }) => unit);
     // What a certificate is anybody is shown; only the chain's text came as a secret.
-    this.fingerprint = pulumi.unsecret(pulumi.output(certificate).apply(fingerprintOf));
+    this.certificate = pulumi.unsecret(pulumi.output(certificate).apply(withNewline));
+    this.fingerprint = this.certificate.apply(fingerprintOf);
     this.content = pulumi
       .all([
         ...layers.flatMap(({ configuration, unit }) => [configuration.stdin, unit.stdin]),

@@ -45,6 +45,10 @@ export interface MonitoringArgs {
   readonly machines: readonly WatchedMachine[];
   /** What must not be read by others about receivers, by their names. */
   readonly receiverSecrets?: pulumi.Input<Readonly<Record<string, string>>> | undefined;
+  /** What HTTPS is known by, and what it asks for. Needed where it is on. */
+  readonly door?:
+    | { readonly certificate: pulumi.Input<string>; readonly apiKeys?: pulumi.Input<string> | undefined }
+    | undefined;
 }
 
 /**
@@ -87,19 +91,21 @@ export class Monitoring extends pulumi.ComponentResource {
     this.registerOutputs({ machine: monitor.name, address: monitor.address });
   }
 
-  /** The receivers' own layer, so that their secrets neither hide nor appear in the diff of the rest. */
+  /** A layer of their own, so that secrets neither hide nor appear in the diff of the rest. */
   private secretsOf(
     name: string,
-    { config, monitor, receiverSecrets }: MonitoringArgs,
+    { config, monitor, receiverSecrets, door }: MonitoringArgs,
     packages: pulumi.Resource,
   ): pulumi.Resource | undefined {
     const receivers = withSecret(config);
-    if (receivers.length === 0) return undefined;
-    if (receiverSecrets === undefined) {
+    if (receivers.length === 0 && door === undefined) return undefined;
+    if (receivers.length > 0 && receiverSecrets === undefined) {
       throw new pulumi.RunError("receiverSecrets are said to be set, and they are not there.");
     }
     const names = receivers.map((receiver) => receiver.name);
-    const content = pulumi.secret(receiverSecrets).apply((given) => secretsContent(names, given));
+    const content = pulumi
+      .all([pulumi.secret(receiverSecrets ?? {}), door?.certificate, pulumi.secret(door?.apiKeys)])
+      .apply(([given, certificate, apiKeys]) => secretsContent(names, given, certificate, apiKeys));
     return layer(name, monitor, "watcher-secrets", content, { parent: this, dependsOn: [packages] });
   }
 }
@@ -110,19 +116,34 @@ const PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-
 /** Debian's programs of this kind run as this user, whom its packages make. */
 const GROUP = "prometheus";
 
-function secretsContent(names: readonly string[], given: Readonly<Record<string, string>>): LayerContent {
+function secretsContent(
+  names: readonly string[],
+  given: Readonly<Record<string, string>>,
+  certificate: string | undefined,
+  apiKeys: string | undefined,
+): LayerContent {
+  const shared = { mode: "0640", owner: `root:${GROUP}` };
   const file = (name: string): readonly [string, ManifestFile] => [
     `${paths.receiverSecrets}/${name}`,
     rootFile(given[name] ?? "", {
-      mode: "0640",
-      owner: `root:${GROUP}`,
+      ...shared,
       notify: [`restart:${posix.basename(paths.alertRelayUnit)}`],
     }),
   ];
   return {
     secret: true,
-    directories: { [paths.receiverSecrets]: { mode: "0750", owner: `root:${GROUP}` } },
-    files: Object.fromEntries(names.map(file)),
+    directories: {
+      ...(names.length > 0 ? { [paths.receiverSecrets]: { ...shared, mode: "0750" } } : {}),
+      ...(certificate === undefined ? {} : { [paths.frontDoor]: { mode: "0755", owner: "root:root" } }),
+    },
+    // Whoever asks by HTTPS reads them anew each time.
+    files: {
+      ...Object.fromEntries(names.map(file)),
+      ...(certificate === undefined ? {} : { [paths.frontDoorCertificate]: rootFile(certificate) }),
+      ...(apiKeys === undefined
+        ? {}
+        : { [paths.frontDoorAskingKey]: rootFile(`${apiKeys.split(",")[0]}`, shared) }),
+    },
   };
 }
 
@@ -219,7 +240,7 @@ function watcherContent(config: Watched): LayerContent {
     "prometheus-blackbox-exporter.service",
     [paths.proberDropIn, renderProberDropIn()],
     {
-      [paths.proberConfig]: rootFile(renderProberConfig(), {
+      [paths.proberConfig]: rootFile(renderProberConfig(config), {
         check: "prometheus-blackbox-exporter --config.check --config.file={}",
         notify: ["reload:prometheus-blackbox-exporter.service"],
       }),

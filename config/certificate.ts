@@ -1,5 +1,5 @@
 /** What can be said of a certificate and its key before any machine has them. */
-import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
+import { createHash, createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { isIPv4 } from "node:net";
 
 /** Texts in PEM, as the secrets hold them. */
@@ -74,6 +74,14 @@ export function certificateMistakes(
 /** SHA-256 of the first certificate in a PEM text, as hexadecimal digits. @throws when there is none. */
 export function fingerprintOf(certificate: string): string {
   return new X509Certificate(certificate).fingerprint256.replaceAll(":", "").toLowerCase();
+}
+
+/** SHA-256 of the public key in the first certificate of a PEM text, in base64, as `curl --pinnedpubkey` takes it. @throws when there is none. */
+export function pinOf(certificate: string): string {
+  const { publicKey } = new X509Certificate(certificate);
+  return createHash("sha256")
+    .update(publicKey.export({ type: "spki", format: "der" }))
+    .digest("base64");
 }
 
 /** The key, or what is wrong with the text. */

@@ -6,7 +6,8 @@
     exporter sentence /etc/cosyvoice-lvs/sentence.json   on the monitoring machine: a sentence through the VIP
 
 The configuration of `director`: {"interval": s, "vip", "units": [name], "realServers": [{"name", "address"}]}
-and of `sentence`: {"interval": s, "vip", "port", "sentence", "timeout": s}.
+and of `sentence`: {"interval": s, "vip", "port", "sentence", "timeout": s,
+                    "https": null or {"serverName", "certificate": path, "key": path or null}}.
 
 director   keepalived is told by a signal to write what it knows (JSON, 2.2.7 and later), which only one
            that works does: when nothing comes, keepalived_up is 0 and there is no state. Whether this
@@ -296,9 +297,8 @@ class Sentence:
         config, text = self.config, Text()
         start = time.monotonic()
         try:
-            node, sound = self.verify.speak(
-                config["vip"], config["port"], config["sentence"], None, config["timeout"]
-            )
+            way = config["port"], secured(config["https"])
+            node, sound = self.verify.speak(config["vip"], way, config["sentence"], None, config["timeout"])
             fault = self.verify.fault_of_sound(sound)
         except (OSError, ValueError) as error:
             node, fault = "", str(error)
@@ -311,6 +311,24 @@ class Sentence:
         if node:
             text.add("tts_probe_served_by_info", 1, {"server": node}, about="1; who spoke")
         return text
+
+
+def secured(https):
+    """What verify takes for HTTPS, read anew: certificate and key change without a word. ValueError: none."""
+    if https is None:
+        return None
+    import hashlib
+    import ssl
+
+    with open(https["certificate"], encoding="ascii") as file:
+        chain = file.read()
+    first = chain[chain.index(ssl.PEM_HEADER) : chain.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)]
+    key = None
+    if https["key"]:
+        with open(https["key"], encoding="ascii") as file:
+            key = file.read().strip()
+    fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()
+    return {"serverName": https["serverName"], "fingerprint": fingerprint, "key": key}
 
 
 # --------------------------------------------------------------------------------------------------- the loop

@@ -31,6 +31,8 @@ export const paths = {
   frontDoorKey: "/etc/cosyvoice-lvs/front-door/key.pem",
   frontDoorApiKeys: "/etc/cosyvoice-lvs/front-door/api-keys.conf",
   frontDoorUsers: "/etc/cosyvoice-lvs/front-door/users",
+  /** On the machine that watches: by what it is let in, beside the certificate that it must be shown. */
+  frontDoorAskingKey: "/etc/cosyvoice-lvs/front-door/asking-key",
   /** Where nginx keeps what clients upload, until it is whole. */
   frontDoorState: "/var/lib/cosyvoice-front-door",
   frontDoorUnit: "/etc/systemd/system/cosyvoice-front-door.service",

@@ -1,11 +1,13 @@
 """Readings: what is made of what programs and the kernel say; of keepalived, where namespaces are allowed."""
 
+import hashlib
 import importlib.util
 import json
 import os
 import pathlib
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -231,6 +233,54 @@ def test_a_file_is_replaced_whole_and_goes_with_the_program(tmp_path):
     finally:
         process.kill()
     assert list(tmp_path.iterdir()) == []
+
+
+def sentence(monkeypatch, config):
+    """What is read with this configuration, and how the VIP was asked. verify itself has tests of its own."""
+    monkeypatch.setattr(exporter.Sentence, "__init__", lambda self, given: vars(self).update(config=given))
+    reader, asked = exporter.Sentence(config), []
+
+    class Verify:
+        def speak(self, *arguments):
+            asked.append(arguments)
+            return "rs-1", b"sound"
+
+        def fault_of_sound(self, sound):
+            return None if sound == b"sound" else "is silent"
+
+    reader.verify = Verify()
+    found = samples(reader.read())
+    return found, asked
+
+
+SENTENCE = {"interval": 60, "vip": "192.0.2.100", "port": 7860, "sentence": "x", "timeout": 30}
+
+
+def test_a_sentence_is_asked_for_at_the_plain_port(monkeypatch):
+    found, asked = sentence(monkeypatch, {**SENTENCE, "https": None})
+    assert asked == [("192.0.2.100", (7860, None), "x", None, 30)]
+    assert found["tts_probe_success"] == 1
+    assert found['tts_probe_served_by_info{server="rs-1"}'] == 1
+
+
+def test_a_sentence_is_asked_for_by_https_with_what_the_files_say_at_that_moment(tmp_path, monkeypatch):
+    der = [b"made-up leaf", b"made-up issuer"]
+    chain = "".join(map(ssl.DER_cert_to_PEM_cert, der))
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key"
+    https = {"serverName": "speech.example.org", "certificate": str(certificate), "key": str(key)}
+    config = {**SENTENCE, "port": 443, "https": https}
+    found, asked = sentence(monkeypatch, config)
+    assert (found["tts_probe_success"], asked) == (0, [])
+    certificate.write_text("no certificate")
+    key.write_text("made-up-key")
+    assert sentence(monkeypatch, config)[0]["tts_probe_success"] == 0
+    certificate.write_text(f"subject=made up\n{chain}")
+    found, asked = sentence(monkeypatch, config)
+    fingerprint = hashlib.sha256(der[0]).hexdigest()
+    tls = {"serverName": "speech.example.org", "fingerprint": fingerprint, "key": "made-up-key"}
+    assert asked == [("192.0.2.100", (443, tls), "x", None, 30)]
+    assert found["tts_probe_success"] == 1
+    assert sentence(monkeypatch, {**config, "https": {**https, "key": None}})[1][0][1][1]["key"] is None
 
 
 @pytest.mark.parametrize(

@@ -83,9 +83,23 @@ export function renderDirectorMetricsConfig(config: Watched): string {
 
 /** What host/exporter.py is told on the monitoring machine. */
 export function renderSentenceConfig(config: Watched): string {
-  const { vip, port, verification } = config;
-  // A GPU's time is not for measuring it: one short sentence a minute.
-  const sentence = { interval: 60, vip, port, sentence: verification.sentence, timeout: 30 };
+  const { vip, port, https, secretsSet, verification } = config;
+  const sentence = {
+    // A GPU's time is not for measuring it: one short sentence a minute.
+    interval: 60,
+    vip,
+    // The way that clients are told to go.
+    port: https?.port ?? port,
+    https: https
+      ? {
+          serverName: https.serverName,
+          certificate: paths.frontDoorCertificate,
+          key: secretsSet.apiKeys ? paths.frontDoorAskingKey : null,
+        }
+      : null,
+    sentence: verification.sentence,
+    timeout: 30,
+  };
   return `${JSON.stringify(sentence, null, 2)}\n`;
 }
 

@@ -15,7 +15,7 @@ function targets(machines: readonly MachineConfig[], port: number) {
 
 /** prometheus.yml: what is looked at. */
 export function renderPrometheusConfig(config: Watched): string {
-  const { monitoring, realServers, vip, port } = config;
+  const { monitoring, realServers, vip, port, https } = config;
   const { interval } = monitoring.metrics;
   const own = { node: monitoring.name, role: monitoring.role };
   const onSelf = (job: string, onPort: number) => ({
@@ -48,8 +48,13 @@ export function renderPrometheusConfig(config: Watched): string {
         static_configs: targets(watchedMachines(config), monitoring.ports.nodeExporter),
       },
       { job_name: "speech", sample_limit: SPEECH_SAMPLES, static_configs: targets(realServers, port) },
-      probe("vip-tcp", "tcp", `${vip}:${port}`),
-      probe("vip-http", "http", `http://${vip}:${port}/healthz`),
+      // The way that clients are told to go.
+      probe("vip-tcp", "tcp", `${vip}:${https?.port ?? port}`),
+      probe(
+        "vip-http",
+        "http",
+        https ? `https://${vip}:${https.port}/healthz` : `http://${vip}:${port}/healthz`,
+      ),
       onSelf("prober", PROBER_PORT),
       onSelf("prometheus", monitoring.ports.prometheus),
       onSelf("alertmanager", monitoring.ports.alertmanager),
@@ -63,14 +68,26 @@ const NODE_SAMPLES = 5000;
 const SPEECH_SAMPLES = 2000;
 
 /** The prober's modules. A probe from here goes the way of a client's request. */
-export function renderProberConfig(): string {
+export function renderProberConfig({ https, secretsSet }: Watched): string {
   return stringify({
     modules: {
       tcp: { prober: "tcp", timeout: "5s", tcp: { preferred_ip_protocol: "ip4" } },
       http: {
         prober: "http",
         timeout: "5s",
-        http: { preferred_ip_protocol: "ip4", follow_redirects: false, valid_status_codes: [200] },
+        http: {
+          preferred_ip_protocol: "ip4",
+          follow_redirects: false,
+          valid_status_codes: [200],
+          ...(https && {
+            // The certificate that was deployed, or one of its issuers', for the name that clients use.
+            tls_config: { ca_file: paths.frontDoorCertificate, server_name: https.serverName },
+          }),
+          ...(https &&
+            secretsSet.apiKeys && {
+              authorization: { type: "Bearer", credentials_file: paths.frontDoorAskingKey },
+            }),
+        },
       },
     },
   });

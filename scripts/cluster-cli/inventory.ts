@@ -16,6 +16,17 @@ const inventorySchema = z.object({
   port: z.number(),
   /** Port of the virtual service by which a real server counts as in the pool; absent where an older version deployed. */
   servicePort: z.number().optional(),
+  /** How it is asked by HTTPS, where that is on. */
+  https: z
+    .object({
+      serverName: z.string(),
+      port: z.number(),
+      /** What must be shown, followed by its issuers'; in PEM. */
+      certificate: z.string(),
+      /** By which one is let in, where keys are asked for. */
+      apiKey: z.string().optional(),
+    })
+    .optional(),
   ssh: z.object({
     privateKeyFile: z.string().optional(),
     /** Made by the platform aws. */

@@ -1,5 +1,6 @@
 import { execa } from "execa";
 import type { OpenSsh } from "../../components/remote/openssh";
+import { pinOf } from "../../config/certificate";
 import type { Inventory } from "./inventory";
 
 export interface SpeakOptions {
@@ -24,34 +25,54 @@ export interface Spoken {
 }
 
 /**
- * Asks the cluster for a sentence through its VIP: from the client machine where the stack has one, else from this computer.
+ * Asks the cluster for a sentence through its VIP, as clients are told to: by HTTPS where that is on. From the client machine
+ * where the stack has one, else from this computer.
  *
  * @throws with the service's or curl's own words.
  */
 export async function speak(
-  { vip, port, machines }: Inventory,
+  inventory: Inventory,
   ssh: OpenSsh,
   text: string,
   { voice, seed, cache = true }: SpeakOptions = {},
 ): Promise<Spoken> {
+  const { vip, machines, https } = inventory;
+  const port = https?.port ?? inventory.port;
   const body = { model: "cosyvoice3", input: text, ...(voice ? { voice } : {}), ...(seed ? { seed } : {}) };
-  // Text only on standard output, which is the audio as base64; headers on standard error.
-  const command = [
-    `curl --silent --show-error --max-time 300 --dump-header /dev/stderr --data-binary @-`,
-    `--header 'Content-Type: application/json'`,
-    ...(cache ? [] : [`--header 'Cache-Control: no-cache'`]),
-    `http://${vip}:${port}/v1/audio/speech | base64`,
-  ].join(" ");
+  // Standard output may only be text: headers and audio as base64.
+  const command = "curl --config - | base64";
+  const input = curlConfig({
+    silent: true,
+    "show-error": true,
+    "max-time": 300,
+    include: true,
+    header: [
+      "Content-Type: application/json",
+      ...(cache ? [] : ["Cache-Control: no-cache"]),
+      ...(https?.apiKey === undefined ? [] : [`Authorization: Bearer ${https.apiKey}`]),
+    ],
+    "data-binary": JSON.stringify(body),
+    ...(https === undefined
+      ? { url: `http://${vip}:${port}/v1/audio/speech` }
+      : {
+          url: `https://${https.serverName}:${port}/v1/audio/speech`,
+          "connect-to": `::${vip}:${port}`,
+          // Its key is known: whose word clients take for it need not be known here.
+          insecure: true,
+          pinnedpubkey: `sha256//${pinOf(https.certificate)}`,
+        }),
+  });
   const client = machines.find(({ role }) => role === "client");
-  const input = JSON.stringify(body);
   const start = Date.now();
   const { stdout, stderr } = client
     ? await ssh.run(client.name, command, { input, timeout: 310 })
     : await execa("sh", ["-c", command], { input, reject: false });
   const took = (Date.now() - start) / 1000;
-  const audio = Buffer.from(stdout, "base64");
-  const header = (name: string) => new RegExp(`^${name}: *(.*?)\\r?$`, "im").exec(stderr)?.[1] ?? "";
-  const status = /^HTTP\/\S+ (\d+)/m.exec(stderr)?.[1];
+  const answer = Buffer.from(stdout, "base64");
+  const end = answer.indexOf("\r\n\r\n");
+  const [headers, audio] = [answer.subarray(0, end).toString("latin1"), answer.subarray(end + 4)];
+  const header = (name: string) => new RegExp(`^${name}: *(.*?)\\r?$`, "im").exec(headers)?.[1] ?? "";
+  const status = /^HTTP\/\S+ (\d+)/.exec(headers)?.[1];
   if (status === undefined)
     throw new Error(
       `Nobody answers at ${vip}:${port}: ${stderr.trim().split("\n").at(-1)}. scripts/cluster doctor looks for the reason.`,
@@ -66,4 +87,17 @@ export async function speak(
     seconds: Number(header("x-result-seconds")),
     took,
   };
+}
+
+/** What curl is to do, as it reads it from standard input: an argument could be read by everybody on that machine. */
+function curlConfig(options: Readonly<Record<string, string | number | true | readonly string[]>>): string {
+  return Object.entries(options)
+    .flatMap(([name, value]) =>
+      (Array.isArray(value) ? value : [value]).map((one) =>
+        // The signs that curl knows in quotes are those of JSON, as far as they occur here.
+        one === true ? name : `${name} = ${JSON.stringify(String(one))}`,
+      ),
+    )
+    .map((line) => `${line}\n`)
+    .join("");
 }

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { Cluster } from "../../components/cluster";
 import type { Manifest } from "../../components/remote/manifest";
+import { makeCertificate } from "../golden/nginx";
 import { machinesFor, parsed, rawConfig, release } from "./fixture";
 import { type Registered, settled, startMocks } from "./mocks";
 
@@ -19,8 +23,9 @@ function watched(keys: Record<string, unknown> = {}, others: Record<string, unkn
 async function deploy(raw: Record<string, unknown>): Promise<Registered[]> {
   const registered = await startMocks("test");
   const config = parsed(raw);
-  const receiverSecrets = raw.receiverSecrets as Record<string, string> | undefined;
-  new Cluster("c", { config, machines: machinesFor(config), release, receiverSecrets });
+  const { receiverSecrets, tlsCertificate, tlsKey, apiKeys } = raw as Record<string, never>;
+  const frontDoor = { tlsCertificate, tlsKey, apiKeys };
+  new Cluster("c", { config, machines: machinesFor(config), release, receiverSecrets, frontDoor });
   await settled();
   return registered;
 }
@@ -232,6 +237,46 @@ describe("Monitoring", () => {
     });
     const { units } = manifest(registered, "c-monitoring-watcher");
     assert.deepEqual(Object.keys(units ?? {})[0], "cosyvoice-alert-relay.service");
+  });
+
+  it("asks by HTTPS where that is on, for the certificate that was deployed and with a key of its own file", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "monitoring-"));
+    const made = makeCertificate(folder);
+    const secrets = {
+      tlsCertificate: readFileSync(made.certificate, "utf8"),
+      tlsKey: readFileSync(made.key, "utf8"),
+      apiKeys: "planted-key-of-thirty-two-letters,another-key-of-nobody",
+    };
+    rmSync(folder, { recursive: true });
+    const https = { enabled: true, serverName: "speech.example.org", plainPort: "closed" };
+    const registered = await deploy(watched({}, { https, ...secrets }));
+    assert.deepEqual(manifest(registered, "c-monitoring-secrets").files, {
+      "/etc/cosyvoice-lvs/front-door/certificate.pem": {
+        mode: "0644",
+        owner: "root:root",
+        content: secrets.tlsCertificate,
+      },
+      "/etc/cosyvoice-lvs/front-door/asking-key": {
+        mode: "0640",
+        owner: "root:prometheus",
+        content: "planted-key-of-thirty-two-letters",
+      },
+    });
+    const where = registered.filter(
+      ({ name, inputs: given }) =>
+        name.startsWith("c-monitoring") && JSON.stringify(given).includes("planted-key"),
+    );
+    assert.deepEqual(
+      where.map(({ name, secrets: hidden }) => [name, hidden]),
+      [["c-monitoring-secrets", ["connection", "stdin"]]],
+    );
+    const { files } = manifest(registered, "c-monitoring-watcher");
+    const { port, https: way } = JSON.parse(files?.["/etc/cosyvoice-lvs/sentence.json"]?.content ?? "");
+    assert.deepEqual([port, way.key], [443, "/etc/cosyvoice-lvs/front-door/asking-key"]);
+    assert.match(
+      files?.["/etc/cosyvoice-lvs/prometheus.yml"]?.content ?? "",
+      /- https:\/\/10\.0\.0\.100:443\/healthz/,
+    );
   });
 
   it("warns when nobody is told, and when nothing is watched", async () => {

@@ -60,6 +60,17 @@ export const everything = monitored(
   },
 );
 
+/** Monitoring of a cluster that is asked by HTTPS alone, with a key. */
+const byHttps = monitored(
+  {},
+  {
+    https: { enabled: true, serverName: "speech.example.org", port: 8443, plainPort: "closed" },
+    tlsCertificate: true,
+    tlsKey: true,
+    apiKeys: true,
+  },
+);
+
 /** What a monitoring machine reads. */
 function watched(config: ReturnType<typeof monitored>) {
   return {
@@ -79,7 +90,7 @@ export const monitoringCases: readonly GoldenCase[] = [
     texts: {
       ...watched(everything),
       "alerts.yml": renderAlertRules(everything),
-      "prober.yml": renderProberConfig(),
+      "prober.yml": renderProberConfig(everything),
       "prober.service.d.conf": renderProberDropIn(),
       "node-exporter-director.service.d.conf": renderNodeExporterDropIn(everything, everything.directors[1]),
       "watch-director.nft": renderWatchRules(everything, everything.directors[0]),
@@ -93,4 +104,12 @@ export const monitoringCases: readonly GoldenCase[] = [
     },
   },
   { name: "monitoring-alone", texts: watched(monitored()) },
+  {
+    name: "monitoring-https",
+    texts: {
+      "prometheus.yml": renderPrometheusConfig(byHttps),
+      "prober.yml": renderProberConfig(byHttps),
+      "sentence.json": renderSentenceConfig(byHttps),
+    },
+  },
 ];

@@ -112,7 +112,7 @@ export class World {
     this.write("alerts.yml", here(renderAlertRules(this.config)));
     this.write("prometheus.yml", here(renderPrometheusConfig(this.config)));
     this.write("alertmanager.yml", here(renderAlertmanagerConfig(this.config)));
-    this.write("prober.yml", renderProberConfig());
+    this.write("prober.yml", renderProberConfig(this.config));
     this.write("receivers_group", `http://127.0.0.1:${robot}/`);
 
     this.run("relay", "/usr/bin/python3", ["-IS", join(repository, "host/alert-relay.py"), String(relay)], {

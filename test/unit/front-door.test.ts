@@ -1,7 +1,7 @@
 // The front door as clients meet it: a real nginx with the rendered configuration, before a stand-in for the speech service.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
 import { Agent, type RequestOptions, request } from "node:https";
@@ -11,7 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { fingerprintOf } from "../../config/certificate";
 import { freePortFrom } from "../../lab/ports";
-import { renderFrontDoorConfig } from "../../render";
+import { paths, renderFrontDoorConfig, renderProberConfig } from "../../render";
 import {
   madeUpApiKeys,
   makeCertificate,
@@ -20,6 +20,7 @@ import {
   placeFrontDoor,
 } from "../golden/nginx";
 import { cluster, type RawOverrides } from "./config-fixture";
+import { monitor } from "./monitoring-fixture";
 
 /** Where the two other real servers of the fixture are, for this computer. */
 const others: Readonly<Record<string, string>> = {
@@ -82,7 +83,7 @@ async function frontDoor(https: RawOverrides = {}, more: RawOverrides = {}) {
     if (answers?.status === 200) break;
     assert.ok(Date.now() < end, "nginx does not answer");
   }
-  return { app, tls, plain, health, ca };
+  return { config, app, tls, plain, health, ca };
 }
 
 /** One request by HTTPS, on a connection of its own unless an agent is given. */
@@ -309,6 +310,70 @@ describe("the front door", () => {
       login(`Bearer ${key}:`),
     ])
       assert.equal(await passedOn(wrong), 401, wrong);
+  });
+
+  it("answers the prober, which knows its certificate and has a key", async () => {
+    const door = await frontDoor({ plainPort: "closed" }, { apiKeys: true, monitoring: monitor() });
+    await service("127.0.0.1", door.app);
+    const { monitoring } = door.config;
+    assert.ok(monitoring);
+    const [port = 0] = await freePorts(1);
+    const text = renderProberConfig({ ...door.config, monitoring }).replaceAll(paths.frontDoor, folder);
+    writeFileSync(join(folder, "prober.yml"), text);
+    const key = join(folder, "asking-key");
+    writeFileSync(key, madeUpApiKeys[0]);
+    const prober = spawn(
+      "prometheus-blackbox-exporter",
+      [`--config.file=${join(folder, "prober.yml")}`, `--web.listen-address=127.0.0.1:${port}`],
+      { stdio: "ignore" },
+    );
+    const ended = new Promise((done) => prober.once("exit", done));
+    try {
+      const target = `https://127.0.0.1:${door.tls}/healthz`;
+      const ask = () => fetch(`http://127.0.0.1:${port}/probe?module=http&target=${target}`);
+      const seen = async () => /^probe_success (\d)$/m.exec(await (await ask()).text())?.[1];
+      for (const end = Date.now() + 10_000; !(await ask().catch(() => undefined)); await sleep(50))
+        assert.ok(Date.now() < end, "the prober does not answer");
+      assert.equal(await seen(), "1");
+      writeFileSync(key, "another-key-of-nobody");
+      assert.equal(await seen(), "0", "without its key");
+      writeFileSync(key, madeUpApiKeys[0]);
+      assert.equal(await seen(), "1", "and with it again");
+      makeCertificate(folder);
+      assert.equal(await seen(), "0", "when another certificate was deployed than is shown");
+      makeCertificate(folder, "other.example.org");
+      nginx?.kill("SIGHUP");
+      await sleep(500);
+      assert.equal(await seen(), "0", "when it is for another name");
+    } finally {
+      prober.kill();
+      await ended;
+    }
+  });
+
+  it("tells browsers to stay with HTTPS where nothing else is offered", async () => {
+    const door = await frontDoor({ plainPort: "closed" });
+    await service("127.0.0.1", door.app);
+    for (const path of ["/", "/metrics"])
+      assert.equal((await ask(door, path)).headers["strict-transport-security"], "max-age=63072000", path);
+  });
+
+  it("limits each client's connections", async () => {
+    const door = await frontDoor({ connections: 3 });
+    const waiting: (() => void)[] = [];
+    await service("127.0.0.1", door.app, (_, answer) => {
+      waiting.push(() => answer.end());
+    });
+    const held = Array.from({ length: 3 }, () => ask(door, "/more"));
+    for (const end = Date.now() + 10_000; waiting.length < 3; await sleep(20))
+      assert.ok(Date.now() < end, "three are let in");
+    assert.equal((await ask(door, "/")).status, 429);
+    for (const goOn of waiting) goOn();
+    assert.deepEqual(
+      (await Promise.all(held)).map(({ status }) => status),
+      [200, 200, 200],
+    );
+    assert.equal((await ask(door, "/")).status, 200);
   });
 
   it("limits each client, and what it uploads", async () => {
