@@ -23,7 +23,7 @@ export interface KeepOptions {
   /** Days before its end from which on a certificate is replaced. */
   readonly days: number;
   readonly issue: (serverName: string) => Promise<Issued>;
-  readonly now: Date;
+  readonly now: () => Date;
   readonly say: (text: string) => void;
 }
 
@@ -42,11 +42,11 @@ export async function keepCertificate(
   const serverName = await nameOf(stack);
   let certificate = await stack.get("tlsCertificate");
   const key = await stack.get("tlsKey");
-  const due = reasonToRenew({ certificate, key }, serverName, now, days);
+  const due = reasonToRenew({ certificate, key }, serverName, now(), days);
   if (due !== undefined) {
     say(`${serverName}: ${due}; a new certificate is asked for`);
     const issued = await issue(serverName);
-    const [mistake] = certificateMistakes(issued, serverName, now);
+    const [mistake] = certificateMistakes(issued, serverName, now());
     if (mistake !== undefined)
       throw new Error(`What was issued is of no use: ${mistake.secret} ${mistake.message}.`);
     certificate = issued.certificate;

@@ -50,7 +50,7 @@ Example, as a line of cron's:
       days: limit,
       issue: (serverName) =>
         issueByLego(serverName, limit, { directory, email, dns, server, more: legoOptions }),
-      now: new Date(),
+      now: () => new Date(),
       say: console.log,
     });
   });

@@ -39,7 +39,7 @@ async function keep(stack: CertificateStack, issue: () => Issued | Promise<Issue
   await keepCertificate(stack, {
     days,
     issue: async () => issue(),
-    now: new Date(),
+    now: () => new Date(),
     say: (text) => said.push(text),
   });
   return said;
