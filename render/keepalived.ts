@@ -174,6 +174,8 @@ function vrrpInstance(config: ClusterConfig, director: DirectorConfig): Block {
     ...(vrrp.unicast
       ? [
           `unicast_src_ip ${director.address}`,
+          // Who is not the peer is not heard.
+          "check_unicast_src",
           // A time to live of 255 cannot have crossed a router: only the segment can speak as the peer. Two zones are two segments.
           block(
             "unicast_peer",
