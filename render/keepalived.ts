@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import type { CheckConfig, ClusterConfig, DirectorConfig, RealServerConfig } from "../config/schema";
 import { AGENT_WEIGHT_BASE } from "./health";
 import { paths } from "./paths";
+import { sandbox } from "./sandbox";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
 import { type VirtualService, virtualServices } from "./virtualServices";
 
@@ -65,9 +66,25 @@ export function renderKeepalivedDropIn(config: ClusterConfig): string {
         "Restart=always",
         "RestartSec=1",
         "OOMScoreAdjust=-900",
+        ...keepalivedSandbox(),
       ],
     ],
   ]);
+}
+
+/** What keepalived may do: addresses and the kernel's table, packets, and going before others (vrrp_priority). */
+function keepalivedSandbox(): string[] {
+  return [
+    ...sandbox(
+      ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX"],
+      ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_NICE"],
+      // What it knows it writes to /tmp, where the exporter looks for it.
+    ).filter((line) => line !== "PrivateTmp=yes"),
+    "ReadWritePaths=/run /tmp",
+    "MemoryDenyWriteExecute=yes",
+    "UMask=0077",
+    "SystemCallFilter=setpriority",
+  ];
 }
 
 function globalDefs({ vrrp, loadBalancer }: ClusterConfig, director: DirectorConfig): Block {

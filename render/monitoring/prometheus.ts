@@ -2,6 +2,7 @@ import { stringify } from "yaml";
 import { PROBER_PORT } from "../../config/ports";
 import { type MachineConfig, watchedMachines } from "../../config/schema";
 import { paths } from "../paths";
+import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
 import type { Watched } from "./alert";
 
@@ -98,7 +99,7 @@ function listenAddress({ monitoring }: Watched, port: number): string {
   return `${monitoring.adminNetworks.length > 0 ? "0.0.0.0" : "127.0.0.1"}:${port}`;
 }
 
-/** Debian's unit with another command line; its own settings, such as the user and the sandbox, stay. */
+/** Debian's unit with another command line and in a sandbox; its own settings, such as the user, stay. */
 function dropIn(...command: readonly string[]): string {
   return renderSections([
     [
@@ -110,6 +111,11 @@ function dropIn(...command: readonly string[]): string {
         "RestartSec=5",
         // Before anything that serves, this may go.
         "OOMScoreAdjust=500",
+        ...sandbox(["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"]),
+        // Where Debian has them keep what they know; on a machine that is only watched it is not needed.
+        "ReadWritePaths=-/var/lib/prometheus",
+        "MemoryDenyWriteExecute=yes",
+        "UMask=0077",
       ],
     ],
   ]);
@@ -189,5 +195,6 @@ export function renderNodeExporterDropIn({ monitoring, aws }: Watched, machine: 
       : []),
     `--web.listen-address=${machine.address}:${monitoring.ports.nodeExporter}`,
     "--web.disable-exporter-metrics",
-  );
+    // How full /home is must be seen, and nothing of what is in it changed.
+  ).replace("ProtectHome=yes", "ProtectHome=read-only");
 }
