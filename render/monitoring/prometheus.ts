@@ -99,8 +99,18 @@ function listenAddress({ monitoring }: Watched, port: number): string {
   return `${monitoring.adminNetworks.length > 0 ? "0.0.0.0" : "127.0.0.1"}:${port}`;
 }
 
+/** What any of them may do: answer, ask, and no more. */
+const RIGHTS = [
+  ...sandbox(["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"]),
+  "MemoryDenyWriteExecute=yes",
+  "UMask=0077",
+];
+
+/** Where Debian has Prometheus and Alertmanager keep what they know. */
+const KEPT = "ReadWritePaths=/var/lib/prometheus";
+
 /** Debian's unit with another command line and in a sandbox; its own settings, such as the user, stay. */
-function dropIn(...command: readonly string[]): string {
+function dropIn(command: readonly string[], rights: readonly string[]): string {
   return renderSections([
     [
       "Service",
@@ -111,11 +121,7 @@ function dropIn(...command: readonly string[]): string {
         "RestartSec=5",
         // Before anything that serves, this may go.
         "OOMScoreAdjust=500",
-        ...sandbox(["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"]),
-        // Where Debian has them keep what they know; on a machine that is only watched it is not needed.
-        "ReadWritePaths=-/var/lib/prometheus",
-        "MemoryDenyWriteExecute=yes",
-        "UMask=0077",
+        ...rights,
       ],
     ],
   ]);
@@ -125,33 +131,42 @@ function dropIn(...command: readonly string[]): string {
 export function renderPrometheusDropIn(config: Watched): string {
   const { metrics, ports } = config.monitoring;
   return dropIn(
-    "/usr/bin/prometheus",
-    `--config.file=${paths.prometheusConfig}`,
-    "--storage.tsdb.path=/var/lib/prometheus/metrics2",
-    `--storage.tsdb.retention.time=${metrics.retention}d`,
-    `--storage.tsdb.retention.size=${metrics.disk}GB`,
-    `--web.listen-address=${listenAddress(config, ports.prometheus)}`,
+    [
+      "/usr/bin/prometheus",
+      `--config.file=${paths.prometheusConfig}`,
+      "--storage.tsdb.path=/var/lib/prometheus/metrics2",
+      `--storage.tsdb.retention.time=${metrics.retention}d`,
+      `--storage.tsdb.retention.size=${metrics.disk}GB`,
+      `--web.listen-address=${listenAddress(config, ports.prometheus)}`,
+    ],
+    [...RIGHTS, KEPT],
   );
 }
 
 /** What is added to the distribution's prometheus-alertmanager.service. */
 export function renderAlertmanagerDropIn(config: Watched): string {
   return dropIn(
-    "/usr/bin/prometheus-alertmanager",
-    `--config.file=${paths.alertmanagerConfig}`,
-    "--storage.path=/var/lib/prometheus/alertmanager/",
-    // There is one: it has nobody to tell.
-    "--cluster.listen-address=",
-    `--web.listen-address=${listenAddress(config, config.monitoring.ports.alertmanager)}`,
+    [
+      "/usr/bin/prometheus-alertmanager",
+      `--config.file=${paths.alertmanagerConfig}`,
+      "--storage.path=/var/lib/prometheus/alertmanager/",
+      // There is one: it has nobody to tell.
+      "--cluster.listen-address=",
+      `--web.listen-address=${listenAddress(config, config.monitoring.ports.alertmanager)}`,
+    ],
+    [...RIGHTS, KEPT],
   );
 }
 
 /** What is added to the distribution's prometheus-blackbox-exporter.service. */
 export function renderProberDropIn(): string {
   return dropIn(
-    "/usr/bin/prometheus-blackbox-exporter",
-    `--config.file=${paths.proberConfig}`,
-    `--web.listen-address=127.0.0.1:${PROBER_PORT}`,
+    [
+      "/usr/bin/prometheus-blackbox-exporter",
+      `--config.file=${paths.proberConfig}`,
+      `--web.listen-address=127.0.0.1:${PROBER_PORT}`,
+    ],
+    RIGHTS,
   );
 }
 
@@ -178,23 +193,28 @@ export function renderNodeExporterDropIn({ monitoring, aws }: Watched, machine: 
     ...(aws ? ["ethtool"] : []),
   ];
   return dropIn(
-    "/usr/bin/prometheus-node-exporter",
-    "--collector.disable-defaults",
-    ...collectors.map((name) => `--collector.${name}`),
-    "--no-collector.cpu.guest",
-    `--collector.textfile.directory=${paths.metrics}`,
-    // Not the share: a server that is away would hang every look.
-    "--collector.filesystem.fs-types-exclude=^(nfs4?|autofs|tmpfs|ramfs|devtmpfs|squashfs|iso9660|nsfs|proc|sysfs|cgroup2?|mqueue|debugfs|tracefs|pstore|bpf|configfs|securityfs|fusectl|binfmt_misc|hugetlbfs|devpts|rpc_pipefs)$$",
-    "--collector.netdev.device-exclude=^(lo|veth.*)$$",
-    // What the network driver of AWS counts: packets that were held back, since the instance type allows no more.
-    ...(aws
-      ? [
-          "--collector.ethtool.device-include=^(eth|en).*",
-          "--collector.ethtool.metrics-include=_allowance_exceeded$$",
-        ]
-      : []),
-    `--web.listen-address=${machine.address}:${monitoring.ports.nodeExporter}`,
-    "--web.disable-exporter-metrics",
-    // How full /home is must be seen, and nothing of what is in it changed.
-  ).replace("ProtectHome=yes", "ProtectHome=read-only");
+    [
+      "/usr/bin/prometheus-node-exporter",
+      "--collector.disable-defaults",
+      ...collectors.map((name) => `--collector.${name}`),
+      "--no-collector.cpu.guest",
+      `--collector.textfile.directory=${paths.metrics}`,
+      // Not the share: a server that is away would hang every look.
+      "--collector.filesystem.fs-types-exclude=^(nfs4?|autofs|tmpfs|ramfs|devtmpfs|squashfs|iso9660|nsfs|proc|sysfs|cgroup2?|mqueue|debugfs|tracefs|pstore|bpf|configfs|securityfs|fusectl|binfmt_misc|hugetlbfs|devpts|rpc_pipefs)$$",
+      "--collector.netdev.device-exclude=^(lo|veth.*)$$",
+      // What the network driver of AWS counts: packets that were held back, since the instance type allows no more.
+      ...(aws
+        ? [
+            "--collector.ethtool.device-include=^(eth|en).*",
+            "--collector.ethtool.metrics-include=_allowance_exceeded$$",
+          ]
+        : []),
+      `--web.listen-address=${machine.address}:${monitoring.ports.nodeExporter}`,
+      "--web.disable-exporter-metrics",
+    ],
+    // What it sees as mounted is what it tells: a /tmp of its own would be a file system more. And how full /home is must be seen.
+    RIGHTS.filter((line) => line !== "PrivateTmp=yes").map((line) =>
+      line.replace("ProtectHome=yes", "ProtectHome=read-only"),
+    ),
+  );
 }

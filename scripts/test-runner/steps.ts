@@ -120,11 +120,12 @@ export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
   if (what === "faults") return faultSteps(rest);
   if (what === "monitoring") return monitoringSteps(rest);
+  if (what === "security") return securitySteps(rest);
   const apart = extras[what];
   if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security, faults [NAME...] [--state existing], monitoring [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing].`;
   return steps.filter(selected);
 }
 
@@ -145,14 +146,36 @@ const extras: Readonly<Record<string, Step>> = {
     packages: ["curl", "git"],
     lab: true,
   },
-  security: {
-    name: "HTTPS and narrow ports, in the lab",
-    command: ["npx", "mocha", "--config", "test/security/.mocharc.json"],
+};
+
+/** Attacks and what withstands them: on this computer, against the real programs, and in a lab. */
+function securitySteps(args: readonly string[]): readonly Step[] | string {
+  const [where, ...more] = args;
+  if (more.length > 0 || (where !== undefined && where !== "native" && where !== "lab"))
+    return `"${args.join(" ")}" is not known to security: give native, lab, or nothing for both.`;
+  const native: readonly Step[] = [
+    {
+      name: "security: certificates by ACME, slow clients",
+      command: ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "test/security/*.test.ts"],
+      counts: "mocha",
+      packages: ["lego", "curl"],
+    },
+    {
+      name: "security: the API under fire",
+      command: ["test/security/api/test"],
+      counts: "one",
+      packages: ["python3-venv", "espeak-ng"],
+    },
+  ];
+  const lab: Step = {
+    name: "security, in the lab",
+    command: ["npx", "mocha", "--config", "test/security/lab/.mocharc.json"],
     counts: "mocha",
     packages: ["chromium", "curl"],
     lab: true,
-  },
-};
+  };
+  return [...(where === "lab" ? [] : native), ...(where === "native" ? [] : [lab])];
+}
 
 /** What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. */
 function monitoringSteps(args: readonly string[]): readonly Step[] | string {

@@ -116,11 +116,16 @@ export async function withSettings(
   settings: Record<string, unknown>,
   work: () => Promise<void>,
 ): Promise<void> {
+  const { configFile } = new LabStack(lab);
+  const within = existsSync(beside(configFile));
+  const had = await readFile(configFile, "utf8");
   await applySettings(settings);
   try {
     await work();
   } finally {
-    await restoreSettings();
+    // Within other settings, those are in force again.
+    if (within) await writeFile(configFile, had);
+    else await restoreSettings();
   }
 }
 
@@ -142,7 +147,7 @@ export async function applySettings(settings: Record<string, unknown>): Promise<
     if (value === undefined) document.deleteIn(keys);
     else document.setIn(keys, value);
   }
-  await copyFile(configFile, beside(configFile));
+  if (!existsSync(beside(configFile))) await copyFile(configFile, beside(configFile));
   await writeFile(configFile, document.toString());
 }
 

@@ -57,6 +57,14 @@ describe("scripts/test runs", () => {
     assert.match(String(names("monitoring", "--state")), /"--state" is not known to monitoring/);
   });
 
+  it("security on this computer, in a lab, or both", () => {
+    const [native, lab] = [names("security", "native"), names("security", "lab")];
+    assert.deepEqual(lab, ["security, in the lab"]);
+    assert.deepEqual(names("security"), [...native, ...lab]);
+    assert.ok([...names("security")].every((name) => !names("all").includes(name)));
+    assert.match(String(names("security", "elsewhere")), /"elsewhere" is not known to security/);
+  });
+
   it("the engine's installation by itself", () => {
     assert.deepEqual(names("engine"), ["the engine's installation, in the lab"]);
     assert.ok(!names("all").includes("the engine's installation, in the lab"));
@@ -69,7 +77,7 @@ describe("scripts/test runs", () => {
   it("nothing when it is told what it does not know", () => {
     assert.match(
       String(names("nonsense")),
-      /"nonsense" is not one of: all, unit, lab, aws, previews, engine, security, faults/,
+      /"nonsense" is not one of: all, unit, lab, aws, previews, engine, security \[native \| lab\], faults/,
     );
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
     assert.match(String(names("faults", "--fast")), /"--fast" is not known/);

@@ -1,21 +1,23 @@
-"""Asks by HTTPS until its standard input ends: https_load.py VIP CA FIRST LAST SECONDS
+"""Asks by HTTPS until there is a file STOP: https_load.py VIP CA FIRST LAST SECONDS KEY STOP
 
-Runs on the lab's client machine, so with the standard library only. A request every tenth of a second, each a
+Runs on the lab's client machine, so with the standard library only. A request every half second, each a
 connection of its own from the next of the addresses FIRST to LAST of 192.168.1.0/24, each checked against
-the CA; and an event stream of the page that stays open. Prints one JSON object: {"asked", "failed": [why],
-"certificates": {fingerprint: how often shown}, "stream": "open" or how it ended}.
+the CA and with the KEY; and an event stream of the page that stays open. After SECONDS it ends in any case.
+Prints one JSON object: {"asked", "failed": [why], "certificates": {fingerprint: how often shown},
+"stream": "open" or how it ended}.
 """
 
 import hashlib
 import http.client
 import json
-import select
+import os
 import ssl
 import sys
 import threading
 import time
 
 vip, ca, first, last, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+headers, stop = {"Authorization": f"Bearer {sys.argv[6]}"}, sys.argv[7]
 context = ssl.create_default_context(cafile=ca)
 failed, shown, stream = [], {}, ["not opened"]
 
@@ -33,7 +35,7 @@ def ask(source):
         connection = connect(source)
         certificate = hashlib.sha256(connection.sock.getpeercert(True)).hexdigest()
         shown[certificate] = shown.get(certificate, 0) + 1
-        connection.request("GET", "/healthz")
+        connection.request("GET", "/healthz", headers=headers)
         status = connection.getresponse().status
         if status != 200:
             failed.append(f"answered {status}")
@@ -46,7 +48,7 @@ def hold():
     try:
         connection = connect(f"192.168.1.{first}")
         connection.sock.settimeout(None)
-        connection.request("GET", "/gradio_api/heartbeat/made-up-session")
+        connection.request("GET", "/gradio_api/heartbeat/made-up-session", headers=headers)
         answer = connection.getresponse()
         stream[0] = "open" if answer.status == 200 else f"answered {answer.status}"
         while answer.read1(65536):
@@ -58,13 +60,12 @@ def hold():
 
 threading.Thread(target=hold, daemon=True).start()
 asked, threads, end = 0, [], time.monotonic() + seconds
-while time.monotonic() < end:
+while time.monotonic() < end and not os.path.exists(stop):
     source = f"192.168.1.{first + asked % (last - first + 1)}"
     threads.append(threading.Thread(target=ask, args=(source,)))
     threads[-1].start()
     asked += 1
-    if select.select([sys.stdin], [], [], 0.1)[0]:
-        break
+    time.sleep(0.5)
 for thread in threads:
     thread.join()
 print(json.dumps({"asked": asked, "failed": failed, "certificates": shown, "stream": stream[0]}))

@@ -1,0 +1,151 @@
+// The front door, as somebody meets it who stands outside.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { request } from "node:https";
+import { fingerprintOf } from "../../../config/certificate";
+import { listen, openBrowser, speakOnPage, visit } from "../../../scripts/lib/browser";
+import { DIRECTORS, inside, lab, REAL_SERVERS, script, VIP } from "../../lab/bench";
+import { at, CA, carefulLab, curl, deploy, onClient, planted, said, setSecrets, stack } from "./world";
+
+const authorized = `-H 'Authorization: Bearer ${planted.apiKey}'`;
+
+describe("HTTPS", () => {
+  before(carefulLab);
+
+  it("is on every real server, for who trusts the lab's CA and has a key", async () => {
+    const nodes = new Set<string>();
+    for (let last = 200; last < 230; last += 1)
+      nodes.add(
+        await inside(
+          "client",
+          `curl -sSf -m 15 --cacert ${CA} ${authorized} --interface 192.168.1.${last} -o /dev/null -D - ${at("/healthz")} | sed -n 's/^x-served-by: *//Ip' | tr -d '\r'`,
+        ),
+      );
+    assert.deepEqual([...nodes].sort(), [...REAL_SERVERS]);
+    assert.match(await curl(at("/healthz"), "another-key-of-nobody"), /^401 /);
+    const without = await inside("client", `curl -s -o /dev/null ${authorized} ${at("/")}; echo $?`);
+    assert.match(without, /^60$/, "no CA, no trust");
+  });
+
+  it("is where port 80 leads, and keeps to itself what nodes ask each other", async () => {
+    assert.match(await curl(`http://${VIP}/v1/models`), new RegExp(`^308 https://${VIP}/v1/models 0`));
+    for (const path of ["/metrics", "/readyz", "/peer/condition"])
+      assert.match(await curl(at(path)), /^404 /, path);
+  });
+
+  it("is how scripts/cluster has a sentence spoken", async () => {
+    const { exitCode, output } = await script(
+      "cluster",
+      ...["speak", "Is anybody there?", "--fresh", "--output", "/dev/null"],
+    );
+    assert.equal(exitCode, 0, output);
+    assert.match(output, /s of audio, made by rs-\d/);
+  });
+
+  it("brings sound to this computer while it is being made", async () => {
+    const url = (await lab.httpsUrl()) ?? "";
+    const ca = await readFile(stack.tls.caFile);
+    const input = "One sentence after the other is being said here. ".repeat(6) + new Date().toISOString();
+    const arrivals = await new Promise<number[]>((resolve, reject) => {
+      const began = Date.now();
+      const headers = { "content-type": "application/json", authorization: `Bearer ${planted.apiKey}` };
+      const asked = request(new URL("/v1/audio/speech", url), { method: "POST", ca, headers }, (answer) => {
+        const times: number[] = [];
+        answer.on("data", () => times.push(Date.now() - began));
+        answer.on("end", () =>
+          answer.statusCode === 200 ? resolve(times) : reject(new Error(`answered ${answer.statusCode}`)),
+        );
+        answer.on("error", reject);
+      });
+      asked.on("error", reject);
+      asked.end(JSON.stringify({ model: "cosyvoice", input, stream: true }));
+    });
+    const [first = 0, last = 0] = [arrivals[0], arrivals.at(-1)];
+    console.log(`        first sound after ${first} ms, all of it after ${last} ms`);
+    assert.ok(arrivals.length > 1 && first < last, `${first} of ${last} ms`);
+  });
+
+  it("opens the page in a browser, for who can log in", async () => {
+    const url = (await lab.httpsUrl()) ?? "";
+    const browser = await openBrowser();
+    try {
+      // Chromium keeps its own list of CAs; that the chain is good is seen above.
+      const context = await browser.newContext({
+        locale: "en-US",
+        ignoreHTTPSErrors: true,
+        httpCredentials: { username: "planted", password: planted.password },
+      });
+      const page = await context.newPage();
+      await visit(page, url);
+      const address = await speakOnPage(page, `Said by HTTPS at ${new Date().toISOString()}.`);
+      assert.ok(address.startsWith(url), address);
+      assert.ok((await listen(page, address)).duration > 1);
+      const stranger = await (await browser.newContext({ ignoreHTTPSErrors: true })).newPage();
+      assert.equal((await stranger.goto(url))?.status(), 401);
+    } finally {
+      await browser.close();
+    }
+  });
+
+  it("takes a new certificate, new keys and a new peers' key under load, without a lost request or an ended stream", async () => {
+    const before = fingerprintOf(await stack.tls.certificate());
+    await stack.tls.renew();
+    await setSecrets({
+      tlsCertificate: await stack.tls.certificate(),
+      tlsKey: await stack.tls.key(),
+      apiKeys: `${planted.apiKey},${planted.nextApiKey}`,
+      httpUsers: `planted:${planted.passwordHash}\nother:${planted.passwordHash}`,
+      peerKey: `${await peerKey()},planted-peer-key-of-32-characters`,
+    });
+    const preview = await script("lab", "pulumi", "preview", "--diff", "--non-interactive");
+    said.push(preview.output);
+    assert.equal(preview.exitCode, 0);
+    const stop = "/run/https-load-ends";
+    const load = onClient("https_load.py", [VIP, CA, "200", "249", "900", planted.apiKey, stop]);
+    let deployed = false;
+    const processes = watchProcesses(() => deployed);
+    const { exitCode } = await deploy();
+    deployed = true;
+    assert.equal(exitCode, 0);
+    said.push(await processes);
+    await inside("client", `touch ${stop}`);
+    const after = fingerprintOf(await stack.tls.certificate());
+    const { asked, failed, certificates, stream } = await load;
+    console.log(`        ${asked} requests, ${failed.length} lost: ${JSON.stringify(certificates)}`);
+    assert.deepEqual(failed, []);
+    assert.equal(stream, "open");
+    assert.deepEqual(Object.keys(certificates).sort(), [before, after].sort());
+    assert.match(await curl(at("/healthz"), planted.nextApiKey), /^200 /);
+  });
+
+  it("goes on for the others when the nginx of one node is dead", async () => {
+    await inside("rs-2", "systemctl stop cosyvoice-front-door");
+    try {
+      for (let tries = 0; ; tries += 1) {
+        const tables = await Promise.all(DIRECTORS.map((name) => inside(name, "ipvsadm -Ln")));
+        const rows = tables.flatMap((table) => table.match(/192\.168\.1\.102:\d+/g) ?? []);
+        if (rows.length === 0) break;
+        assert.ok(tries < 30, rows.join(" "));
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+      }
+      for (let last = 200; last < 220; last += 1)
+        assert.match(await curl(`--interface 192.168.1.${last} ${at("/healthz")}`), /^200 /);
+    } finally {
+      await inside("rs-2", "systemctl start cosyvoice-front-door");
+    }
+  });
+});
+
+/** The peers' key of the lab, which signs. */
+async function peerKey(): Promise<string> {
+  return (await inside("rs-1", "head -n1 /etc/cosyvoice/peers.key")).trim();
+}
+
+/** What the process lists of machines say while a deployment runs, again and again. */
+async function watchProcesses(ended: () => boolean): Promise<string> {
+  const seen: string[] = [];
+  while (!ended())
+    for (const machine of ["director-1", "rs-1", "client"])
+      seen.push(await inside(machine, "ps axeww -o args"));
+  return seen.join("\n");
+}
