@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from . import __version__
@@ -53,6 +54,25 @@ BODY_TIME_LIMIT = 30.0
 PAGE_WAIT = 60.0
 
 
+class _Error(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class _Failure(BaseModel):
+    """What every answer other than success has in it."""
+
+    error: _Error
+
+
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": _Failure, "description": "What is wrong with the request, and what to do."},
+    "5XX": {"model": _Failure, "description": "What is wrong with the service."},
+}
+
+
 def create_api(settings: Settings, service: SpeechService, readiness: Readiness, metrics: Metrics) -> FastAPI:
     """The API as an ASGI app. Its interactive documentation is off: that page loads from outside."""
     api = FastAPI(
@@ -61,6 +81,7 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        responses=_FAILURES,
     )
 
     @api.exception_handler(ServiceError)
@@ -88,7 +109,11 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
     async def healthz() -> dict[str, str]:
         return {"status": "alive", "node": settings.node}
 
-    @api.get("/readyz", summary="200: send traffic here; 503: do not, with the reason")
+    @api.get(
+        "/readyz",
+        summary="200: send traffic here; 503: do not, with the reason",
+        responses={503: {"description": "The same, of a node that is not ready."}},
+    )
     async def readyz(request: Request) -> Response:
         # From anybody else it would be a way to have all connections made anew for each request.
         if "x-leaving" in request.headers and request.client and request.client.host in directors.value:
