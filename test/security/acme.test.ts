@@ -1,6 +1,5 @@
 // scripts/certificate with what it is made for: the real lego, a real CA's test server, and a real nginx that shows the result.
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { request } from "node:https";
@@ -9,12 +8,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect } from "node:tls";
 import { fingerprintOf } from "../../config/certificate";
-import { freePortFrom } from "../../lab/ports";
-import { renderFrontDoorConfig } from "../../render";
 import { type CertificateStack, keepCertificate } from "../../scripts/certificate-cli/keep";
 import { issueByLego } from "../../scripts/certificate-cli/lego";
-import { nginxArguments, nginxProgram, placeFrontDoor } from "../golden/nginx";
-import { cluster } from "../unit/config-fixture";
+import { type FrontDoor, startFrontDoor, stopFrontDoor } from "../unit/front-door-fixture";
 import { CertificateAuthority } from "./certificateAuthority";
 
 const NAME = "speech.example.org";
@@ -23,9 +19,8 @@ const VALID = 90;
 
 let folder: string;
 let authority: CertificateAuthority;
-let nginx: ChildProcess | undefined;
+let door: FrontDoor | undefined;
 let service: Server;
-let port = 0;
 const streams: ServerResponse[] = [];
 const environment = { ...process.env };
 
@@ -47,8 +42,11 @@ const stack: CertificateStack = {
     deployments += 1;
     writeFileSync(join(folder, "certificate.pem"), deployed);
     writeFileSync(join(folder, "key.pem"), config.get("tlsKey") ?? "", { mode: 0o600 });
-    if (nginx === undefined) await startNginx();
-    else nginx.kill("SIGHUP");
+    if (door !== undefined) door.nginx.kill("SIGHUP");
+    else {
+      door = await startFrontDoor(folder, { serverName: NAME });
+      service.listen(door.app, "127.0.0.1");
+    }
   },
 };
 
@@ -70,34 +68,11 @@ async function keep(days: number): Promise<void> {
   });
 }
 
-async function startNginx(): Promise<void> {
-  const [app, plain, health] = [port + 1, port + 2, port + 3];
-  service.listen(app, "127.0.0.1");
-  const rendered = renderFrontDoorConfig(
-    cluster({
-      port: app,
-      https: { enabled: true, serverName: NAME, port },
-      tlsCertificate: true,
-      tlsKey: true,
-    }),
-    "rs-1",
-  );
-  placeFrontDoor(
-    folder,
-    rendered.replace("listen 80;", `listen ${plain};`).replace("listen 7862;", `listen ${health};`),
-  );
-  nginx = spawn(nginxProgram(), nginxArguments(folder), { stdio: ["ignore", "inherit", "inherit"] });
-  for (const end = Date.now() + 15_000; ; await sleep(50)) {
-    if ((await fetch(`http://127.0.0.1:${health}/`).catch(() => undefined))?.status === 200) return;
-    assert.ok(Date.now() < end, "nginx does not answer");
-  }
-}
-
 /** The certificate that a client is shown who trusts the CA and asks for the name. */
 async function shown(): Promise<string> {
   const ca = await authority.root();
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: "127.0.0.1", port, servername: NAME, ca }, () => {
+    const socket = connect({ host: "127.0.0.1", port: door?.tls ?? 0, servername: NAME, ca }, () => {
       resolve(socket.getPeerCertificate().fingerprint256.replaceAll(":", "").toLowerCase());
       socket.destroy();
     });
@@ -107,7 +82,7 @@ async function shown(): Promise<string> {
 
 function ask(path: string, ca: string): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
-    request({ host: "127.0.0.1", port, path, servername: NAME, ca, agent: false }, resolve)
+    request({ host: "127.0.0.1", port: door?.tls, path, servername: NAME, ca, agent: false }, resolve)
       .on("error", reject)
       .end();
   });
@@ -122,7 +97,6 @@ describe("a certificate by ACME", function () {
     folder = mkdtempSync(join(tmpdir(), "acme-"));
     chmodSync(folder, 0o755);
     authority = await CertificateAuthority.start(folder);
-    port = await freePortFrom(29_000 + (process.pid % 2000));
     process.env.LEGO_CA_CERTIFICATES = authority.known;
     process.env.EXEC_PATH = authority.setRecord;
     service = createServer((asked, answer) => {
@@ -133,9 +107,9 @@ describe("a certificate by ACME", function () {
     });
   });
 
-  after(() => {
+  after(async () => {
     process.env = environment;
-    nginx?.kill("SIGTERM");
+    if (door !== undefined) await stopFrontDoor(door);
     service.closeAllConnections();
     service.close();
     authority.stop();

@@ -1,38 +1,20 @@
 // The front door as clients meet it: a real nginx with the rendered configuration, before a stand-in for the speech service.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type RequestListener, type Server } from "node:http";
 import { connect as connectHttp2 } from "node:http2";
-import { Agent, type RequestOptions, request } from "node:https";
+import { Agent, request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connect as connectTls } from "node:tls";
 import { fingerprintOf } from "../../config/certificate";
-import { freePortFrom } from "../../lab/ports";
-import { paths, renderFrontDoorConfig, renderProberConfig } from "../../render";
-import {
-  madeUpApiKeys,
-  makeCertificate,
-  nginxArguments,
-  nginxProgram,
-  placeFrontDoor,
-} from "../golden/nginx";
-import { cluster, type RawOverrides } from "./config-fixture";
+import { paths, renderProberConfig } from "../../render";
+import { madeUpApiKeys, makeCertificate } from "../golden/nginx";
+import type { RawOverrides } from "./config-fixture";
+import { ask, type FrontDoor, freePorts, startFrontDoor, stopFrontDoor } from "./front-door-fixture";
 import { monitor } from "./monitoring-fixture";
-
-/** Where the two other real servers of the fixture are, for this computer. */
-const others: Readonly<Record<string, string>> = {
-  "192.168.1.102": "127.0.0.2",
-  "192.168.1.103": "127.0.0.3",
-};
-
-interface Answer {
-  readonly status: number;
-  readonly headers: IncomingMessage["headers"];
-  readonly text: string;
-}
 
 let folder: string;
 let nginx: ChildProcess | undefined;
@@ -51,67 +33,11 @@ async function service(address: string, port: number, more?: RequestListener): P
   return server;
 }
 
-/** Ports that nobody has at the moment, below those that the kernel gives to connections by chance. */
-async function freePorts(count: number): Promise<number[]> {
-  const ports: number[] = [];
-  while (ports.length < count) {
-    const port = await freePortFrom(20_000 + Math.floor(Math.random() * 12_000));
-    if (!ports.includes(port)) ports.push(port);
-  }
-  return ports;
-}
-
 /** Starts nginx for the first real server; what it listens on. */
-async function frontDoor(https: RawOverrides = {}, more: RawOverrides = {}) {
-  const [app = 0, tls = 0, plain = 0, health = 0] = await freePorts(4);
-  const config = cluster({
-    port: app,
-    https: { enabled: true, serverName: "speech.example.org", port: tls, ...https },
-    tlsCertificate: true,
-    tlsKey: true,
-    ...more,
-  });
-  let text = renderFrontDoorConfig(config, "rs-1")
-    .replace("listen 80;", `listen ${plain};`)
-    .replace("listen 7862;", `listen ${health};`);
-  for (const [from, to] of Object.entries(others)) text = text.replaceAll(from, to);
-  placeFrontDoor(folder, text);
-  nginx = spawn(nginxProgram(), nginxArguments(folder), { stdio: ["ignore", "inherit", "inherit"] });
-  const ca = () => readFileSync(join(folder, "certificate.pem"));
-  for (const end = Date.now() + 15_000; ; await sleep(50)) {
-    const answers = await fetch(`http://127.0.0.1:${health}/`).catch(() => undefined);
-    if (answers?.status === 200) break;
-    assert.ok(Date.now() < end, "nginx does not answer");
-  }
-  return { config, app, tls, plain, health, ca };
-}
-
-/** One request by HTTPS, on a connection of its own unless an agent is given. */
-function ask(
-  { tls, ca }: { tls: number; ca: () => Buffer },
-  path: string,
-  { body, ...options }: RequestOptions & { body?: Buffer | string } = {},
-): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const asked = request(
-      { host: "127.0.0.1", port: tls, path, ca: ca(), agent: false, timeout: 10_000, ...options },
-      (answer) => {
-        const chunks: Buffer[] = [];
-        answer.on("data", (chunk) => chunks.push(chunk));
-        answer.on("error", reject);
-        answer.on("end", () =>
-          resolve({
-            status: answer.statusCode ?? 0,
-            headers: answer.headers,
-            text: Buffer.concat(chunks).toString(),
-          }),
-        );
-      },
-    );
-    asked.on("timeout", () => asked.destroy(new Error("no answer within 10 s")));
-    asked.on("error", reject);
-    asked.end(body);
-  });
+async function frontDoor(https: RawOverrides = {}, more: RawOverrides = {}): Promise<FrontDoor> {
+  const door = await startFrontDoor(folder, https, more);
+  nginx = door.nginx;
+  return door;
 }
 
 describe("the front door", () => {
@@ -124,11 +50,7 @@ describe("the front door", () => {
   afterEach(async () => {
     const running = nginx;
     nginx = undefined;
-    if (running !== undefined && running.exitCode === null) {
-      const ended = new Promise((done) => running.once("exit", done));
-      running.kill("SIGTERM");
-      await ended;
-    }
+    if (running !== undefined) await stopFrontDoor({ nginx: running });
     for (const server of servers.splice(0)) {
       server.closeAllConnections();
       server.close();
