@@ -315,6 +315,10 @@ export const loadBalancerSchema = section(
       why: "rr, wrr, lc and wlc decide by what happened before, so the other director cannot work out where a connection goes; with this a failover keeps those that are open. mh and sh need none. Where multicast is filtered it does nothing.",
       derived: "true with rr, wrr, lc and wlc",
     }).optional(),
+    dropUnderPressure: flag({
+      text: "Whether a director that runs out of memory forgets connections that have hardly begun, drops some packets and keeps half-open ones for a shorter time (IPVS's drop_entry, drop_packet and secure_tcp, each 1: by itself, and only then).",
+      why: "A flood of connections from made-up addresses fills the directors' tables; the real servers answer it with SYN cookies. It hits honest clients too, so it is a choice.",
+    }).default(false),
     agentWeights: flag({
       text: "Whether a real server's weight follows its queue: the longer the queue, the smaller its share of new connections. Only with `wlc` or `wrr` and `check.kind: poller`.",
       why: "It lets a slow node take less. With mh and sh, which the weight does not steer from moment to moment, it would move clients away from their sessions.",

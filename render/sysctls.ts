@@ -3,6 +3,7 @@ import { never } from "./text";
 
 /** Kernel settings of a director. They exist once the modules of {@link kernelModules} are loaded. */
 export function directorSysctls(config: ClusterConfig): Record<string, string> {
+  const { forwarding, dropUnderPressure } = config.loadBalancer;
   const ipvs = {
     // A connection in the middle carries on through the other director, which has never seen its first packet.
     "net.ipv4.vs.sloppy_tcp": "1",
@@ -10,8 +11,11 @@ export function directorSysctls(config: ClusterConfig): Record<string, string> {
     "net.ipv4.vs.expire_nodest_conn": "1",
     // With persistence, a client of a drained server is given to another one.
     "net.ipv4.vs.expire_quiescent_template": "1",
+    // The kernel itself makes it a 2 for as long as memory is short.
+    ...(dropUnderPressure
+      ? { "net.ipv4.vs.drop_entry": "1", "net.ipv4.vs.drop_packet": "1", "net.ipv4.vs.secure_tcp": "1" }
+      : {}),
   };
-  const { forwarding } = config.loadBalancer;
   switch (forwarding) {
     case "DR":
     case "TUN":
@@ -33,7 +37,10 @@ export function directorSysctls(config: ClusterConfig): Record<string, string> {
 
 /** Kernel settings of a real server, in force before the VIP is put on it. */
 export function realServerSysctls(config: ClusterConfig): Record<string, string> {
+  // A flood of connections that are never completed costs no memory.
+  const flooded = { "net.ipv4.tcp_syncookies": "1" };
   const silent = {
+    ...flooded,
     // Answer ARP for an address only on the interface that has it: lo has the VIP, and nobody asks there.
     "net.ipv4.conf.all.arp_ignore": "1",
     "net.ipv4.conf.default.arp_ignore": "1",
@@ -53,7 +60,7 @@ export function realServerSysctls(config: ClusterConfig): Record<string, string>
         "net.ipv4.conf.tunl0.rp_filter": "0",
       };
     case "NAT":
-      return {};
+      return flooded;
     default:
       return never(forwarding);
   }

@@ -107,7 +107,7 @@ const agentWeights = {
 };
 const byWeight = {
   port: 443,
-  loadBalancer: { forwarding: "TUN", check: { kind: "tcp" } },
+  loadBalancer: { dropUnderPressure: true, forwarding: "TUN", check: { kind: "tcp" } },
   service: { maxUnavailable: 2, drainLimit: 60.5 },
 };
 const sorry = { loadBalancer: { quorum: 2, sorryServer: { address: "192.168.1.30" } } };
@@ -228,6 +228,7 @@ export const goldenCases: readonly GoldenCase[] = [
       "turns.json": renderTurnsConfig(cluster(byWeight), "director-1"),
       "cosyvoice-turns.service": renderTurnsUnit(cluster(byWeight)),
       "turn.sh": turnCommands(byWeight),
+      ...kernel(byWeight),
     },
   },
   {

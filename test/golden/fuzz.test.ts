@@ -127,6 +127,7 @@ const stacks = fc
       scheduler: fc.constantFrom(...schedulers),
       persistence: fc.constantFrom(0, 300, 2_678_400),
       connectionSync: optional(fc.boolean()),
+      dropUnderPressure: fc.boolean(),
       quorum: fc.integer({ min: 1, max: 3 }),
       sorryServer: optional(fc.constant({ address: "192.168.1.30" })),
       check,

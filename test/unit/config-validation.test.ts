@@ -1176,6 +1176,7 @@ describe("good configurations", () => {
       scheduler: "mh",
       persistence: 0,
       connectionSync: false,
+      dropUnderPressure: false,
       agentWeights: false,
       rampUp: 30,
       quorum: 1,
