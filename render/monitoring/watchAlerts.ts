@@ -14,6 +14,14 @@ export function watchAlerts(): Alert[] {
       summary: "The VIP does not answer ({{ $labels.job }}).",
     },
     {
+      name: "CertificateEnds",
+      // Whoever renews it does so earlier: nobody has, then.
+      expr: "probe_ssl_earliest_cert_expiry - time() < 14 * 86400",
+      for: "10m",
+      severity: "warning",
+      summary: "The certificate of HTTPS ends in {{ $value | humanizeDuration }}.",
+    },
+    {
       name: "SentenceFailed",
       expr: "tts_probe_success == 0 or time() - tts_probe_timestamp_seconds > 300 or absent(tts_probe_success)",
       for: "2m",
