@@ -8,6 +8,7 @@ import {
   renderDirectorMetricsConfig,
   renderDirectorMetricsUnit,
   renderGpuMetricsUnit,
+  renderMetricsAtBoot,
   renderSentenceConfig,
   renderSentenceUnit,
   renderWatchRules,
@@ -163,6 +164,7 @@ function watchedContent(config: Watched, machineName: string): LayerContent {
         notify: [`reload:${rules}`],
       }),
       [paths.watchRulesUnit]: rootFile(renderWatchRulesUnit()),
+      [paths.metricsAtBoot]: rootFile(renderMetricsAtBoot()),
       [paths.nodeExporterDropIn]: rootFile(renderNodeExporterDropIn(config, machine), {
         notify: ["restart:prometheus-node-exporter.service"],
       }),

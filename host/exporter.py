@@ -31,7 +31,7 @@ import subprocess
 import sys
 import time
 
-METRICS = "/var/lib/cosyvoice-metrics"
+METRICS = "/run/cosyvoice-metrics"
 KEEPALIVED_PID = "/run/keepalived.pid"
 KEEPALIVED_JSON = "/tmp/keepalived.json"
 ANSWER = 2.0  # s that keepalived has to write what it was asked for

@@ -71,8 +71,12 @@ export const paths = {
   keepMounted: "/usr/local/lib/cosyvoice-lvs/keep-mounted",
   exports: "/etc/exports.d/cosyvoice-lvs.exports",
   nfsServerConfig: "/etc/nfs.conf.d/cosyvoice-lvs.conf",
-  /** What node_exporter reads of other programs' making. */
-  metrics: "/var/lib/cosyvoice-metrics",
+  /**
+   * What node_exporter reads of other programs' making. It is gone with a power-cut: a director that comes back must not tell of
+   * the VIP that it had.
+   */
+  metrics: "/run/cosyvoice-metrics",
+  metricsAtBoot: "/etc/tmpfiles.d/cosyvoice-metrics.conf",
   exporter: "/usr/local/lib/cosyvoice-lvs/exporter",
   nodeExporterDropIn: "/etc/systemd/system/prometheus-node-exporter.service.d/cosyvoice-lvs.conf",
   watchRules: "/etc/cosyvoice-lvs/watch.nft",

@@ -61,6 +61,11 @@ export function renderWatchRulesUnit(): string {
   ]);
 }
 
+/** Makes the directory of readings anew at every boot, for systemd-tmpfiles. */
+export function renderMetricsAtBoot(): string {
+  return `d ${paths.metrics} 0755 root root -\n`;
+}
+
 /** What host/exporter.py is told on a director. */
 export function renderDirectorMetricsConfig(config: Watched): string {
   const polled = config.loadBalancer.check.kind === "poller";

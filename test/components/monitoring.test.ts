@@ -112,6 +112,7 @@ describe("Monitoring", () => {
     assert.deepEqual(notified(layer), {
       "/etc/cosyvoice-lvs/watch.nft": ["reload:cosyvoice-watch-rules.service"],
       "/etc/systemd/system/cosyvoice-watch-rules.service": undefined,
+      "/etc/tmpfiles.d/cosyvoice-metrics.conf": undefined,
       "/etc/systemd/system/prometheus-node-exporter.service.d/cosyvoice-lvs.conf": [
         "restart:prometheus-node-exporter.service",
       ],

@@ -56,7 +56,7 @@ describe("a change", () => {
         const { exitCode, output } = await up();
         assert.notEqual(exitCode, 0);
         assert.match(output, /rs-2 \(192\.168\.1\.102\): /);
-        assert.match(output, /1 of 7 machines/);
+        assert.match(output, /1 of 8 machines/);
         console.log(`        named after ${((Date.now() - start) / 1000).toFixed(1)} s`);
       });
     } finally {

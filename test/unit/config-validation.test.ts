@@ -1310,6 +1310,7 @@ describe("stack files of this repository", () => {
         "realServers[2].hostKey",
         "storage.hostKey",
         "verification.client.hostKey",
+        "monitoring.hostKey",
       ],
     );
 

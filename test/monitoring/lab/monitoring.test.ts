@@ -50,6 +50,16 @@ async function query(expr: string): Promise<{ labels: Record<string, string>; va
   return answer.data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
 }
 
+/** Units by which a machine is watched, and what each has used of the processors, in seconds. */
+async function used(machine: string): Promise<ReadonlyMap<string, number>> {
+  const found = await inside(
+    machine,
+    "cd /sys/fs/cgroup/system.slice; grep usage_usec prometheus*.service/cpu.stat cosyvoice-*metrics.service/cpu.stat cosyvoice-sentence.service/cpu.stat 2>/dev/null || true",
+  );
+  const lines = found.matchAll(/^([^/]+)\.service\/cpu\.stat:usage_usec (\d+)$/gm);
+  return new Map([...lines].map(([, unit, microseconds]) => [unit as string, Number(microseconds) / 1e6]));
+}
+
 /** Does something, waits until an alert has come that it must cause, undoes it, and waits for its end. */
 async function causes(
   name: string,
@@ -84,10 +94,7 @@ describe("monitoring", () => {
       "client",
       `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
     );
-    await applySettings({
-      "monitoring.enabled": true,
-      "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }],
-    });
+    await applySettings({ "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }] });
     assert.equal((await up()).exitCode, 0);
   });
 
@@ -147,6 +154,28 @@ describe("monitoring", () => {
   it("counts what a machine brings, and it is bounded", async () => {
     const series = await query('count by (node) ({job="node"})');
     for (const { labels, value } of series) assert.ok(value < 450, `${labels.node}: ${value} series`);
+  });
+
+  it("costs a machine that is watched less than two hundredths of a processor", async () => {
+    const machines = [...DIRECTORS, ...REAL_SERVERS, "storage", "monitor"];
+    const before = await Promise.all(machines.map(used));
+    const seconds = 120;
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    const after = await Promise.all(machines.map(used));
+    const shares = machines.map((machine, index) => {
+      const parts = [...(after[index] ?? [])].map(
+        ([unit, time]) => [unit, (100 * (time - (before[index]?.get(unit) ?? 0))) / seconds] as const,
+      );
+      const all = parts.reduce((sum, [, share]) => sum + share, 0);
+      console.log(
+        `      ${machine}: ${all.toFixed(2)} % of a processor: ${parts.map(([unit, share]) => `${unit} ${share.toFixed(2)}`).join(", ")}`,
+      );
+      return { machine, parts, all };
+    });
+    for (const { machine, parts, all } of shares) {
+      assert.ok(parts.length > 0, `${machine} is watched by something`);
+      if (machine !== "monitor") assert.ok(all < 2, `${machine}: ${all} %`);
+    }
   });
 
   it("a dead director is one message", async () => {
