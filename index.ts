@@ -54,6 +54,7 @@ const cluster = new Cluster("cosyvoice", {
     apiKeys: secrets.getSecret("apiKeys"),
     httpUsers: secrets.getSecret("httpUsers"),
   },
+  monitoringPassword: secrets.getSecret("monitoringPassword"),
   receiverSecrets: secrets.getSecretObject<Record<string, string>>("receiverSecrets"),
 });
 

@@ -33,6 +33,8 @@ export interface ClusterArgs {
   readonly frontDoor?: FrontDoorSecrets | undefined;
   /** What must not be read by others about those who are told of alerts, by their names. */
   readonly receiverSecrets?: pulumi.Input<Readonly<Record<string, string>>> | undefined;
+  /** By which what watches lets people in. */
+  readonly monitoringPassword?: pulumi.Input<string> | undefined;
 }
 
 /** One highly available speech service: directors, real servers, share, service, and the proof that it works. */
@@ -130,6 +132,7 @@ export class Cluster extends pulumi.ComponentResource {
           ],
           receiverSecrets: args.receiverSecrets,
           door: frontDoor && { certificate: frontDoor.certificate, apiKeys: args.frontDoor?.apiKeys },
+          password: args.monitoringPassword,
         },
         parent,
       );

@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { type ClusterConfig, type MonitoringConfig, watchedMachines } from "../config/schema";
+import { curlAccess, hasPassword, renderCurlConfig, renderWebConfig } from "../render/monitoring/access";
 import { relayed, renderAlertmanagerConfig, withSecret } from "../render/monitoring/alertmanager";
 import { renderAlertRules } from "../render/monitoring/alerts";
 import {
@@ -14,6 +15,7 @@ import {
   renderWatchRules,
   renderWatchRulesUnit,
 } from "../render/monitoring/exporters";
+import { logSources } from "../render/monitoring/logs";
 import {
   renderAlertmanagerDropIn,
   renderNodeExporterDropIn,
@@ -23,7 +25,10 @@ import {
   renderPrometheusDropIn,
 } from "../render/monitoring/prometheus";
 import { paths } from "../render/paths";
+import { grafanaContent } from "./grafana";
+import { collectorContent, lokiContent } from "./logs";
 import { metadataRules } from "./metadataRules";
+import { passwordHash } from "./passwordHash";
 import type { Machine } from "./platform/machine";
 import { daemon } from "./remote/daemon";
 import { applier, type LayerContent, layer } from "./remote/layer";
@@ -50,6 +55,8 @@ export interface MonitoringArgs {
   readonly door?:
     | { readonly certificate: pulumi.Input<string>; readonly apiKeys?: pulumi.Input<string> | undefined }
     | undefined;
+  /** By which people are let in. */
+  readonly password?: pulumi.Input<string> | undefined;
 }
 
 /**
@@ -69,7 +76,18 @@ export class Monitoring extends pulumi.ComponentResource {
         this,
       );
     }
-    const programs = applier(`${name}-applier`, monitor, ["exporter", "verify", "alert-relay"], parent);
+    if (config.monitoring.adminNetworks.length > 0 && !hasPassword(config)) {
+      pulumi.log.warn(
+        "monitoringPassword is not set: whoever is in monitoring.adminNetworks may open Prometheus and Alertmanager.",
+        this,
+      );
+    }
+    const programs = applier(
+      `${name}-applier`,
+      monitor,
+      ["exporter", "verify", "alert-relay", "fetch-program"],
+      parent,
+    );
     // They take longest, and wait for nobody.
     const packages = layer(
       `${name}-packages`,
@@ -79,34 +97,72 @@ export class Monitoring extends pulumi.ComponentResource {
       { ...parent, dependsOn: [programs] },
     );
     const secrets = this.secretsOf(`${name}-secrets`, args, packages);
-    layer(`${name}-watcher`, monitor, "watcher", watcherContent(config), {
+    const watcher = layer(`${name}-watcher`, monitor, "watcher", watcherContent(config), {
       ...parent,
       dependsOn: [packages, ...(secrets ? [secrets] : [])],
     });
+    // With the rules of who may see what: they are there before anything else listens.
+    const watched = new Map<string, pulumi.Resource>();
     for (const { machine, after } of [...args.machines, { machine: monitor, after: [packages] }]) {
-      layer(`${name}-${machine.name}`, machine, "watched", watchedContent(config, machine.name), {
+      const own = layer(`${name}-${machine.name}`, machine, "watched", watchedContent(config, machine.name), {
         ...parent,
         dependsOn: [...after],
+      });
+      watched.set(machine.name, own);
+    }
+    this.logs(name, args, watched);
+    if (config.monitoring.grafana.enabled) {
+      const guarded = [watcher, watched.get(monitor.name)].filter((resource) => resource !== undefined);
+      layer(`${name}-grafana`, monitor, "grafana", grafanaContent(config), {
+        ...parent,
+        dependsOn: guarded,
       });
     }
     this.registerOutputs({ machine: monitor.name, address: monitor.address });
   }
 
-  /** A layer of their own, so that secrets neither hide nor appear in the diff of the rest. */
+  /** Loki, and a collector on every machine that is watched. */
+  private logs(
+    name: string,
+    { config, monitor, machines }: MonitoringArgs,
+    watched: ReadonlyMap<string, pulumi.Resource>,
+  ): void {
+    const on = (machine: Machine, suffix: string, layerName: string, content: LayerContent) => {
+      const guard = watched.get(machine.name);
+      layer(`${name}-${suffix}`, machine, layerName, content, {
+        parent: this,
+        dependsOn: guard === undefined ? [] : [guard],
+      });
+    };
+    const sources = logSources(config);
+    if (sources.length === 0) return;
+    on(monitor, "loki", "loki", lokiContent(config));
+    for (const machine of [...machines.map((each) => each.machine), monitor]) {
+      const source = sources.find((each) => each.name === machine.name);
+      if (source === undefined) throw new Error(`${machine.name} is not watched`);
+      on(machine, `${machine.name}-logs`, "logs", collectorContent(config, source));
+    }
+  }
+
+  /** The secrets' own layer, so that they neither hide nor appear in the diff of the rest. */
   private secretsOf(
     name: string,
-    { config, monitor, receiverSecrets, door }: MonitoringArgs,
+    { config, monitor, receiverSecrets, password, door }: MonitoringArgs,
     packages: pulumi.Resource,
   ): pulumi.Resource | undefined {
     const receivers = withSecret(config);
-    if (receivers.length === 0 && door === undefined) return undefined;
-    if (receivers.length > 0 && receiverSecrets === undefined) {
+    if (receivers.length === 0 && !hasPassword(config) && door === undefined) return undefined;
+    if (receivers.length > 0 && receiverSecrets === undefined)
       throw new pulumi.RunError("receiverSecrets are said to be set, and they are not there.");
-    }
+    if (hasPassword(config) && password === undefined)
+      throw new pulumi.RunError("monitoringPassword is said to be set, and it is not there.");
     const names = receivers.map((receiver) => receiver.name);
+    const place = `${pulumi.getStack()}/${monitor.name}`;
     const content = pulumi
-      .all([pulumi.secret(receiverSecrets ?? {}), door?.certificate, pulumi.secret(door?.apiKeys)])
-      .apply(([given, certificate, apiKeys]) => secretsContent(names, given, certificate, apiKeys));
+      .secret(pulumi.all([receiverSecrets ?? {}, password, door?.certificate, door?.apiKeys]))
+      .apply(([receivers, text, certificate, apiKeys]) =>
+        secretsContent(names, { receivers, password: text, certificate, apiKeys }, place),
+      );
     return layer(name, monitor, "watcher-secrets", content, { parent: this, dependsOn: [packages] });
   }
 }
@@ -117,34 +173,53 @@ const PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-
 /** Debian's programs of this kind run as this user, whom its packages make. */
 const GROUP = "prometheus";
 
-function secretsContent(
-  names: readonly string[],
-  given: Readonly<Record<string, string>>,
-  certificate: string | undefined,
-  apiKeys: string | undefined,
-): LayerContent {
-  const shared = { mode: "0640", owner: `root:${GROUP}` };
+/** What the monitoring machine keeps to itself. */
+interface Secrets {
+  /** By the names of receivers. */
+  readonly receivers: Readonly<Record<string, string>>;
+  readonly password?: string | undefined;
+  readonly certificate?: string | undefined;
+  readonly apiKeys?: string | undefined;
+}
+
+/** For root and for the programs that ask with it. */
+const FOR_GROUP = { mode: "0640", owner: `root:${GROUP}` };
+
+function secretsContent(names: readonly string[], secrets: Secrets, place: string): LayerContent {
+  const { receivers, password, certificate, apiKeys } = secrets;
   const file = (name: string): readonly [string, ManifestFile] => [
     `${paths.receiverSecrets}/${name}`,
-    rootFile(given[name] ?? "", {
-      ...shared,
+    rootFile(receivers[name] ?? "", {
+      ...FOR_GROUP,
       notify: [`restart:${posix.basename(paths.alertRelayUnit)}`],
     }),
   ];
+  const folder = { ...FOR_GROUP, mode: "0750" };
   return {
     secret: true,
     directories: {
-      ...(names.length > 0 ? { [paths.receiverSecrets]: { ...shared, mode: "0750" } } : {}),
+      ...(names.length > 0 ? { [paths.receiverSecrets]: folder } : {}),
+      ...(password === undefined ? {} : { [posix.dirname(paths.watchPassword)]: folder }),
       ...(certificate === undefined ? {} : { [paths.frontDoor]: { mode: "0755", owner: "root:root" } }),
     },
-    // Whoever asks by HTTPS reads them anew each time.
     files: {
       ...Object.fromEntries(names.map(file)),
+      ...(password === undefined ? {} : passwordFiles(password, place)),
+      // Whoever asks by HTTPS reads them anew each time.
       ...(certificate === undefined ? {} : { [paths.frontDoorCertificate]: rootFile(certificate) }),
       ...(apiKeys === undefined
         ? {}
-        : { [paths.frontDoorAskingKey]: rootFile(`${apiKeys.split(",")[0]}`, shared) }),
+        : { [paths.frontDoorAskingKey]: rootFile(`${apiKeys.split(",")[0]}`, FOR_GROUP) }),
     },
+  };
+}
+
+/** Read again with every request, so that a change restarts nothing. */
+function passwordFiles(password: string, place: string): Record<string, ManifestFile> {
+  return {
+    [paths.watchPassword]: rootFile(password, FOR_GROUP),
+    [paths.watchWebConfig]: rootFile(renderWebConfig(passwordHash(password, place)), FOR_GROUP),
+    [paths.watchCurl]: rootFile(renderCurlConfig(password), { mode: "0600" }),
   };
 }
 
@@ -275,12 +350,12 @@ function watcherContent(config: Watched): LayerContent {
     checks: [
       {
         name: "Prometheus is ready",
-        run: `curl -sf --max-time 5 http://127.0.0.1:${ports.prometheus}/-/ready`,
+        run: `curl -sf${curlAccess(config)} --max-time 5 http://127.0.0.1:${ports.prometheus}/-/ready`,
         within: 120,
       },
       {
         name: "Alertmanager is ready",
-        run: `curl -sf --max-time 5 http://127.0.0.1:${ports.alertmanager}/-/ready`,
+        run: `curl -sf${curlAccess(config)} --max-time 5 http://127.0.0.1:${ports.alertmanager}/-/ready`,
         within: 60,
       },
     ],

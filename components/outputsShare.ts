@@ -11,7 +11,7 @@ import {
 import { renderRealServerTurn } from "../render/turns";
 import type { Machine } from "./platform/machine";
 import type { RealServer } from "./realServer";
-import { applier, type LayerContent, layer, made, stamp } from "./remote/layer";
+import { applier, type LayerContent, layer, made, stamp, watching } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
 
 export interface OutputsShareArgs {
@@ -43,7 +43,7 @@ export class OutputsShare extends pulumi.ComponentResource {
     const server: pulumi.Resource[] = [];
     const served: { machine: Machine; after: pulumi.Resource }[] = [];
     if (storage) {
-      const programs = applier(`${name}-applier`, storage, [], parent);
+      const programs = applier(`${name}-applier`, storage, watching(config), parent);
       // They take longest, and wait for nobody.
       const installed = layer(
         `${name}-packages`,

@@ -110,6 +110,8 @@ function splitSecrets(raw: Readonly<Record<string, unknown>>) {
       httpUsersText: textOf("httpUsers"),
       receiverSecrets: isSet("receiverSecrets"),
       receiverSecretTexts: isSection(raw.receiverSecrets) ? raw.receiverSecrets : undefined,
+      monitoringPassword: isSet("monitoringPassword"),
+      monitoringPasswordText: textOf("monitoringPassword"),
       sshPrivateKey: isSet("sshPrivateKey"),
     },
   };

@@ -5,3 +5,6 @@ export const PROBER_PORT = 9115;
 
 /** Where the relay listens, which takes alerts to robots and to webhooks whose URL is a secret. */
 export const RELAY_PORT = 9096;
+
+/** Where the parts of Loki speak with each other. */
+export const LOKI_INNER_PORT = 9095;

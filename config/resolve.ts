@@ -95,6 +95,7 @@ export function resolveConfig(
       apiKeys: secrets.apiKeys,
       httpUsers: secrets.httpUsers,
       receiverSecrets: secrets.receiverSecrets,
+      monitoringPassword: secrets.monitoringPassword,
       sshPrivateKey: secrets.sshPrivateKey,
     },
   };
@@ -259,12 +260,15 @@ function resolveMonitoring(
   machine: (raw: NonNullable<ParsedConfig["monitoring"]>) => MachineConfig & { readonly role: "monitor" },
 ): MonitoringConfig | undefined {
   if (raw?.enabled !== true) return undefined;
-  const { adminNetworks, metrics, ports, receivers, routing } = raw;
+  const { adminNetworks, metrics, logs, grafana, programs, ports, receivers, routing } = raw;
   const everybody = receivers.map(({ name }) => name);
   return {
     ...machine(raw),
     adminNetworks,
     metrics,
+    logs,
+    grafana,
+    programs,
     ports,
     receivers,
     routing: {

@@ -31,6 +31,7 @@ import {
   userName,
   whole,
 } from "./leaves";
+import { programsSchema } from "./programs";
 
 // --- machines ------------------------------------------------------------------------------------------------------
 
@@ -779,7 +780,7 @@ export const monitoringSchema = section(
     hostKey: hostKey("the monitoring machine").optional(),
     ssh: machineSshSchema.optional(),
     adminNetworks: list(network({ text: "A network." }), {
-      text: "Networks from which Prometheus and Alertmanager can be opened. Neither asks for a password.",
+      text: "Networks from which Prometheus, Alertmanager and Grafana can be opened. The first two ask for a password only when the secret `monitoringPassword` is set.",
       why: "None: they listen on the machine itself only, and `ssh -L 9090:127.0.0.1:9090 MACHINE` leads there.",
     }).default([]),
     metrics: section(
@@ -797,6 +798,28 @@ export const monitoringSchema = section(
       },
       { text: "Measurements." },
     ).prefault({}),
+    logs: section(
+      {
+        enabled: flag({
+          text: "Whether the machines' logs are brought together (docs/monitoring.md says which). It takes a collector on every machine, and Loki on the one that watches.",
+        }).default(false),
+        retention: whole(1, 3650, { text: "How long logs are kept.", unit: "days" }).default(14),
+        disk: whole(1, 100_000, {
+          text: "Disk that they may take. What comes faster for long than fits is not taken in, and an alert says so.",
+          unit: "GB",
+        }).default(10),
+      },
+      { text: "Logs." },
+    ).prefault({}),
+    grafana: section(
+      {
+        enabled: flag({
+          text: "Whether the monitoring machine has Grafana, with the dashboards. Its user admin logs in with the secret `monitoringPassword`.",
+        }).default(false),
+      },
+      { text: "Pictures." },
+    ).prefault({}),
+    programs: programsSchema,
     ports: section(
       {
         prometheus: port({ text: "Prometheus, on the monitoring machine." }).default(9090),
@@ -804,6 +827,13 @@ export const monitoringSchema = section(
         nodeExporter: port({
           text: "What a machine tells of itself, on every machine; open to the monitoring machine only.",
         }).default(9100),
+        grafana: port({ text: "Grafana, on the monitoring machine." }).default(3000),
+        loki: port({
+          text: "Where logs go, on the monitoring machine; open to the cluster's machines only.",
+        }).default(3100),
+        collector: port({
+          text: "What the collector of logs tells of itself, on every machine; open to the monitoring machine only.",
+        }).default(8888),
       },
       { text: "TCP ports." },
     ).prefault({}),
@@ -894,6 +924,9 @@ export const secrets = {
   },
   receiverSecrets: {
     text: "What must not be read by others about `monitoring.receivers`, by their names: `pulumi config set --secret --path receiverSecrets.NAME VALUE`. The URL of a webhook, of slack, dingtalk or wecom (with dingtalk, after a blank, the secret that the robot's calls are signed with); the SMTP password of email.",
+  },
+  monitoringPassword: {
+    text: "The password by which Prometheus, Alertmanager and Grafana let `admin` in, 12 to 72 letters, digits or . _ + / = -, such as `openssl rand -hex 16` prints. Without it the first two ask for none.",
   },
   sshPrivateKey: {
     text: "Private key to log in with, as text. Instead of `ssh.privateKeyFile`, for pipelines that have no file.",
@@ -1066,6 +1099,9 @@ export interface MonitoringConfig extends MachineConfig {
   readonly role: "monitor";
   readonly adminNetworks: readonly string[];
   readonly metrics: z.output<typeof monitoringSchema>["metrics"];
+  readonly logs: z.output<typeof monitoringSchema>["logs"];
+  readonly grafana: z.output<typeof monitoringSchema>["grafana"];
+  readonly programs: z.output<typeof programsSchema>;
   readonly ports: z.output<typeof monitoringSchema>["ports"];
   readonly receivers: readonly ReceiverConfig[];
   /** Names of receivers, by what they are told of. */

@@ -43,6 +43,8 @@ export type Draft = DeepPartial<ParsedConfig> & {
     readonly httpUsersText: string | undefined;
     readonly receiverSecrets: boolean;
     readonly receiverSecretTexts: Readonly<Record<string, unknown>> | undefined;
+    readonly monitoringPassword: boolean;
+    readonly monitoringPasswordText: string | undefined;
     readonly sshPrivateKey: boolean;
   };
   /** Paths that the schema has refused: what is `undefined` for that reason is not missing. */

@@ -1,7 +1,7 @@
 /** How the keys of the section `monitoring` fit together, and with the rest. */
 import { isPrivate, parseCidr } from "./addresses";
 import type { Path } from "./keys";
-import { PROBER_PORT, RELAY_PORT } from "./ports";
+import { LOKI_INNER_PORT, PROBER_PORT, RELAY_PORT } from "./ports";
 import type { Draft, Report } from "./validate";
 
 type Monitoring = NonNullable<Draft["monitoring"]>;
@@ -12,11 +12,13 @@ type Kind = NonNullable<Receiver["kind"]>;
 export function checkMonitoring(draft: Draft, report: Report): void {
   const { monitoring } = draft;
   if (monitoring === undefined) {
-    if (draft.secrets.receiverSecrets && !draft.refused.has("monitoring")) {
+    if (draft.refused.has("monitoring")) return;
+    for (const secret of ["receiverSecrets", "monitoringPassword"] as const) {
+      if (!draft.secrets[secret]) continue;
       report(
-        ["receiverSecrets"],
+        [secret],
         "is set, but there is no section monitoring",
-        "add monitoring with its receivers, or run: pulumi config rm receiverSecrets",
+        `add monitoring, or run: pulumi config rm ${secret}`,
         "(a secret)",
       );
     }
@@ -25,9 +27,11 @@ export function checkMonitoring(draft: Draft, report: Report): void {
   if (monitoring.enabled === false) return;
   checkMachine(draft, monitoring, report);
   checkPorts(draft, monitoring, report);
+  checkPassword(draft, monitoring, report);
   checkReceivers(draft, monitoring, report);
   checkRouting(monitoring, report);
   checkRetention(draft, monitoring, report);
+  checkLogs(draft, monitoring, report);
 }
 
 // --- the machine -----------------------------------------------------------------------------------------------------
@@ -67,14 +71,15 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
     );
   });
   const disk = draft.aws?.monitor?.disk;
-  const wanted = monitoring.metrics?.disk;
-  if (disk === undefined || wanted === undefined) return;
+  const { metrics, logs } = monitoring;
+  if (disk === undefined || metrics?.disk === undefined) return;
+  const wanted = metrics.disk + (logs?.enabled === true ? (logs.disk ?? 0) : 0);
   const needed = Math.ceil(((wanted + OTHER_DISK) * 1e9) / 2 ** 30);
   if (disk < needed) {
     report(
       ["aws", "monitor", "disk"],
-      `is ${disk} GiB, and monitoring.metrics.disk is ${wanted} GB, beside which the system needs ${OTHER_DISK}`,
-      `write ${needed} or more, or a smaller metrics.disk`,
+      `is ${disk} GiB, and measurements${logs?.enabled === true ? " and logs" : ""} may take ${wanted} GB, beside which the system needs ${OTHER_DISK}`,
+      `write ${needed} or more, or a smaller monitoring.metrics.disk${logs?.enabled === true ? " and logs.disk" : ""}`,
     );
   }
 }
@@ -88,7 +93,8 @@ function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): v
   if (ownSsh !== undefined) taken.set(ownSsh, "of SSH on the monitoring machine");
   taken.set(PROBER_PORT, "of the prober");
   taken.set(RELAY_PORT, "of the relay of alerts");
-  for (const key of ["prometheus", "alertmanager", "nodeExporter"] as const) {
+  taken.set(LOKI_INNER_PORT, "of Loki's parts");
+  for (const key of ["prometheus", "alertmanager", "nodeExporter", "grafana", "loki", "collector"] as const) {
     const port = ports[key];
     if (port === undefined) continue;
     const owner = taken.get(port);
@@ -103,14 +109,40 @@ function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): v
     ...(draft.ssh?.port === undefined ? {} : { [draft.ssh.port]: "of SSH on the machines" }),
     ...(draft.port === undefined ? {} : { [draft.port]: "of the service" }),
   };
-  const owner = ports.nodeExporter === undefined ? undefined : elsewhere[ports.nodeExporter];
-  if (owner !== undefined && ports.nodeExporter !== ownSsh) {
+  for (const [key, free] of [
+    ["nodeExporter", 9100],
+    ["collector", 8888],
+  ] as const) {
+    const port = ports[key];
+    const owner = port === undefined ? undefined : elsewhere[port];
+    if (owner === undefined || port === ownSsh) continue;
     report(
-      ["monitoring", "ports", "nodeExporter"],
+      ["monitoring", "ports", key],
       `is the port ${owner}`,
-      "write one that is free on every machine, such as 9100",
+      `write one that is free on every machine, such as ${free}`,
     );
   }
+}
+
+// --- who is let in ---------------------------------------------------------------------------------------------------
+
+const SET_PASSWORD = "run: openssl rand -hex 16 | pulumi config set --secret monitoringPassword";
+
+function checkPassword({ secrets }: Draft, { grafana }: Monitoring, report: Report): void {
+  const { monitoringPassword: isSet, monitoringPasswordText: text } = secrets;
+  if (!isSet) {
+    if (grafana?.enabled === true)
+      report(["monitoringPassword"], "is not set, and monitoring.grafana.enabled is true", SET_PASSWORD);
+    return;
+  }
+  // What is longer, bcrypt would not look at.
+  if (text === undefined || !/^[A-Za-z0-9._+/=-]{12,72}$/.test(text))
+    report(
+      ["monitoringPassword"],
+      "is not 12 to 72 letters, digits or . _ + / = -",
+      SET_PASSWORD,
+      "(a secret)",
+    );
 }
 
 // --- receivers -------------------------------------------------------------------------------------------------------
@@ -301,5 +333,25 @@ function checkRetention(draft: Draft, { metrics }: Monitoring, report: Report): 
     ["monitoring", "metrics", "retention"],
     `of ${retention} days takes about ${needed} GB with ${realServers} real servers, and monitoring.metrics.disk is ${disk} GB`,
     `set metrics.disk to ${needed}${days >= 1 ? `, or retention to at most ${days}` : ""}`,
+  );
+}
+
+// --- logs ------------------------------------------------------------------------------------------------------------
+
+/** What a machine of a quiet cluster says a day, in GB on the disk. An estimate, and not measured on a real one. */
+const LOGS_PER_MACHINE = 0.005;
+
+function checkLogs(draft: Draft, { logs }: Monitoring, report: Report): void {
+  const { enabled, retention, disk } = logs ?? {};
+  const realServers = draft.realServers?.length;
+  if (enabled !== true || retention === undefined || disk === undefined || realServers === undefined) return;
+  const daily = (realServers + 4) * LOGS_PER_MACHINE;
+  const needed = Math.ceil(daily * retention);
+  if (needed <= disk) return;
+  const days = Math.floor(disk / daily);
+  report(
+    ["monitoring", "logs", "retention"],
+    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, and monitoring.logs.disk is ${disk} GB`,
+    `set logs.disk to ${needed}${days >= 1 ? `, or retention to at most ${days}` : ""}`,
   );
 }

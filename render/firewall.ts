@@ -119,7 +119,12 @@ function clusterRules(config: ClusterConfig, machineName: string): string[] {
     ...rulesOfRole(config, machineName),
     ...(monitoring === undefined
       ? []
-      : [`ip saddr ${monitoring.address} tcp dport ${monitoring.ports.nodeExporter} accept`]),
+      : [
+          `ip saddr ${monitoring.address} tcp dport ${monitoring.ports.nodeExporter} accept`,
+          ...(monitoring.logs.enabled
+            ? [`ip saddr ${monitoring.address} tcp dport ${monitoring.ports.collector} accept`]
+            : []),
+        ]),
   ];
 }
 

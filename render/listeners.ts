@@ -4,7 +4,10 @@ import { TURNS_PORT } from "./turns";
 
 /** The TCP ports at which a machine listens for others, besides SSH. */
 export function listeningPorts(config: ClusterConfig, role: MachineRole): number[] {
-  const watched = config.monitoring ? [config.monitoring.ports.nodeExporter] : [];
+  const { monitoring } = config;
+  const watched = monitoring
+    ? [monitoring.ports.nodeExporter, ...(monitoring.logs.enabled ? [monitoring.ports.collector] : [])]
+    : [];
   return role === "client" ? [] : [...portsOfRole(config, role), ...watched];
 }
 
@@ -20,7 +23,14 @@ function portsOfRole({ port, https, monitoring }: ClusterConfig, role: MachineRo
     case "storage":
       return [2049];
     case "monitor":
-      return monitoring ? [monitoring.ports.prometheus, monitoring.ports.alertmanager] : [];
+      return monitoring
+        ? [
+            monitoring.ports.prometheus,
+            monitoring.ports.alertmanager,
+            ...(monitoring.grafana.enabled ? [monitoring.ports.grafana] : []),
+            ...(monitoring.logs.enabled ? [monitoring.ports.loki] : []),
+          ]
+        : [];
     case "client":
       return [];
     default:

@@ -97,6 +97,23 @@ export const paths = {
   proberDropIn: "/etc/systemd/system/prometheus-blackbox-exporter.service.d/cosyvoice-lvs.conf",
   alertRelay: "/usr/local/lib/cosyvoice-lvs/alert-relay",
   alertRelayUnit: "/etc/systemd/system/cosyvoice-alert-relay.service",
+  /** The password of what watches: for those who ask, for those who are asked, and for root's curl. */
+  watchPassword: "/etc/cosyvoice-lvs/watch/password",
+  watchWebConfig: "/etc/cosyvoice-lvs/watch/web.yml",
+  watchCurl: "/etc/cosyvoice-lvs/watch/curl",
+  /** What is in no package: a directory for each program, in it one for each version, and `current`. */
+  fetched: "/opt/cosyvoice-watch",
+  fetchProgram: "/usr/local/lib/cosyvoice-lvs/fetch-program",
+  collectorConfig: "/etc/cosyvoice-lvs/collector.yml",
+  collectorUnit: "/etc/systemd/system/cosyvoice-logs.service",
+  lokiConfig: "/etc/cosyvoice-lvs/loki.yml",
+  lokiUnit: "/etc/systemd/system/cosyvoice-loki.service",
+  grafanaConfig: "/etc/cosyvoice-lvs/grafana/grafana.ini",
+  grafanaSources: "/etc/cosyvoice-lvs/grafana/provisioning/datasources/cosyvoice.yml",
+  grafanaDashboards: "/etc/cosyvoice-lvs/grafana/provisioning/dashboards/cosyvoice.yml",
+  /** The dashboards themselves, one file each. */
+  grafanaPages: "/etc/cosyvoice-lvs/grafana/dashboards",
+  grafanaUnit: "/etc/systemd/system/cosyvoice-grafana.service",
   /** One file for each receiver that has a secret. */
   receiverSecrets: "/etc/cosyvoice-lvs/receivers",
 } as const;

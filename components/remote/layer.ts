@@ -32,6 +32,7 @@ const programFiles = {
   verify: "verify.py",
   exporter: "exporter.py",
   "alert-relay": "alert-relay.py",
+  "fetch-program": "fetch-program.py",
 } as const;
 
 /** A program that {@link applier} can put on a machine. */
@@ -39,7 +40,9 @@ export type Program = keyof typeof programFiles;
 
 /** What the machines of a cluster that is watched need besides. */
 export function watching({ monitoring }: Pick<ClusterConfig, "monitoring">): readonly Program[] {
-  return monitoring === undefined ? [] : ["exporter"];
+  return monitoring === undefined
+    ? []
+    : ["exporter", ...(monitoring.logs.enabled ? (["fetch-program"] as const) : [])];
 }
 
 /** Installers by the names of their programs: a text of some 150 kB for each role, and not for each of 300 machines. */

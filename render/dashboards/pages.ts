@@ -1,3 +1,4 @@
+import { logs } from "./logs";
 import { lines, numbers, type Page } from "./panels";
 
 /** Time that so many in a hundred took at most, of a histogram. */
@@ -17,6 +18,7 @@ export const pages: readonly Page[] = [
   {
     uid: "overview",
     title: "Overview",
+    source: "prometheus",
     panels: [
       numbers("Who holds the VIP", "none", ["lvs_vip_held == 1", "{{node}}"]),
       numbers("Real servers in the pool", "none", [
@@ -45,6 +47,7 @@ export const pages: readonly Page[] = [
   {
     uid: "load-balancer",
     title: "Load balancer",
+    source: "prometheus",
     panels: [
       lines("State of VRRP (1 stands by, 2 holds the VIP)", "none", ["keepalived_vrrp_state", "{{node}}"]),
       lines("Times the VIP was taken, in an hour", "none", [
@@ -73,6 +76,7 @@ export const pages: readonly Page[] = [
   {
     uid: "gpus",
     title: "GPUs",
+    source: "prometheus",
     panels: [
       lines("Busy", "percentunit", ["nvidia_smi_utilization_gpu_ratio", "{{node}} {{uuid}}"]),
       lines("Memory", "percentunit", [
@@ -91,6 +95,7 @@ export const pages: readonly Page[] = [
   {
     uid: "speech",
     title: "Speech",
+    source: "prometheus",
     panels: [
       lines("Seconds of work for a second of sound", "none", [
         "sum by (node) (rate(tts_synthesis_seconds_sum[5m])) / sum by (node) (rate(tts_audio_seconds_total[5m]))",
@@ -122,6 +127,7 @@ export const pages: readonly Page[] = [
   {
     uid: "capacity",
     title: "Capacity",
+    source: "prometheus",
     panels: [
       lines("Work, of what all nodes can do", "percentunit", [
         'sum(rate(tts_synthesis_seconds_sum[30m])) / count(up{job="speech"} == 1)',
@@ -150,4 +156,5 @@ export const pages: readonly Page[] = [
       lines("Disk that measurements take", "bytes", ["prometheus_tsdb_storage_blocks_bytes", "measurements"]),
     ],
   },
+  logs,
 ];

@@ -6,7 +6,7 @@ import { watchAlerts } from "./watchAlerts";
 
 /** Every alert of a cluster. */
 export function alertsOf(config: Watched): readonly Alert[] {
-  return [...directorAlerts(config), ...speechAlerts(config), ...watchAlerts()];
+  return [...directorAlerts(config), ...speechAlerts(config), ...watchAlerts(config)];
 }
 
 /** The rules file that Prometheus reads. */

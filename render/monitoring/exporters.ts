@@ -5,6 +5,7 @@ import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
 import type { Watched } from "./alert";
+import { logSources } from "./logs";
 
 const TABLE = "cosyvoice_lvs_watch";
 
@@ -12,8 +13,9 @@ const TABLE = "cosyvoice_lvs_watch";
  * The packet filter of what watches: a machine's readings are for the monitoring machine, Prometheus and Alertmanager for
  * the admins' networks. Nothing else is touched: in DR a director never sees replies, so nothing may drop `invalid` ones.
  */
-export function renderWatchRules({ monitoring }: Watched, machine: MachineConfig): string {
-  const { ports, adminNetworks, address } = monitoring;
+export function renderWatchRules(config: Watched, machine: MachineConfig): string {
+  const { monitoring } = config;
+  const { ports, adminNetworks, address, logs, grafana } = monitoring;
   const only = (port: number, from: readonly string[]) => [
     ...(from.length > 0 ? [`        tcp dport ${port} ip saddr { ${from.join(", ")} } accept`] : []),
     `        tcp dport ${port} drop`,
@@ -27,8 +29,19 @@ export function renderWatchRules({ monitoring }: Watched, machine: MachineConfig
     "        type filter hook input priority 0;",
     '        iifname "lo" accept',
     ...only(ports.nodeExporter, [address]),
+    ...(logs.enabled ? only(ports.collector, [address]) : []),
     ...(machine.role === "monitor"
-      ? [...only(ports.prometheus, adminNetworks), ...only(ports.alertmanager, adminNetworks)]
+      ? [
+          ...only(ports.prometheus, adminNetworks),
+          ...only(ports.alertmanager, adminNetworks),
+          ...(grafana.enabled ? only(ports.grafana, adminNetworks) : []),
+          ...(logs.enabled
+            ? only(
+                ports.loki,
+                logSources(config).map((source) => source.address),
+              )
+            : []),
+        ]
       : []),
     "    }",
     "}",
@@ -44,6 +57,7 @@ export function renderWatchRulesUnit(): string {
       [
         "Description=Who may see what watches the cluster",
         "Before=prometheus.service prometheus-alertmanager.service prometheus-node-exporter.service",
+        `Before=${[paths.collectorUnit, paths.lokiUnit, paths.grafanaUnit].map((path) => posix.basename(path)).join(" ")}`,
       ],
     ],
     [

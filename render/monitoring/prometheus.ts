@@ -4,7 +4,9 @@ import { type MachineConfig, watchedMachines } from "../../config/schema";
 import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
+import { basicAuth, hasPassword } from "./access";
 import type { Watched } from "./alert";
+import { logSources } from "./logs";
 
 /** Targets with the labels by which people know a machine. */
 function targets(machines: readonly MachineConfig[], port: number) {
@@ -19,8 +21,9 @@ export function renderPrometheusConfig(config: Watched): string {
   const { monitoring, realServers, vip, port, https } = config;
   const { interval } = monitoring.metrics;
   const own = { node: monitoring.name, role: monitoring.role };
-  const onSelf = (job: string, onPort: number) => ({
+  const onSelf = (job: string, onPort: number, access = {}) => ({
     job_name: job,
+    ...access,
     static_configs: [{ targets: [`127.0.0.1:${onPort}`], labels: own }],
   });
   const probe = (job: string, module: string, target: string) => ({
@@ -39,7 +42,12 @@ export function renderPrometheusConfig(config: Watched): string {
     },
     rule_files: [paths.alertRulesPattern],
     alerting: {
-      alertmanagers: [{ static_configs: [{ targets: [`127.0.0.1:${monitoring.ports.alertmanager}`] }] }],
+      alertmanagers: [
+        {
+          ...basicAuth(config),
+          static_configs: [{ targets: [`127.0.0.1:${monitoring.ports.alertmanager}`] }],
+        },
+      ],
     },
     scrape_configs: [
       {
@@ -57,12 +65,38 @@ export function renderPrometheusConfig(config: Watched): string {
         https ? `https://${vip}:${https.port}/healthz` : `http://${vip}:${port}/healthz`,
       ),
       onSelf("prober", PROBER_PORT),
-      onSelf("prometheus", monitoring.ports.prometheus),
-      onSelf("alertmanager", monitoring.ports.alertmanager),
+      onSelf("prometheus", monitoring.ports.prometheus, basicAuth(config)),
+      onSelf("alertmanager", monitoring.ports.alertmanager, basicAuth(config)),
+      ...(monitoring.grafana.enabled
+        ? [{ ...onSelf("grafana", monitoring.ports.grafana), ...few("grafana_build_info") }]
+        : []),
+      ...(monitoring.logs.enabled
+        ? [
+            {
+              ...onSelf("loki", monitoring.ports.loki),
+              ...few("loki_discarded_samples_total|loki_distributor_bytes_received_total"),
+            },
+            {
+              job_name: "collector",
+              ...few("otelcol_exporter_(queue_size|queue_capacity)"),
+              static_configs: targets(logSources(config), monitoring.ports.collector),
+            },
+          ]
+        : []),
     ],
   };
   return stringify(prometheus, { lineWidth: 0, aliasDuplicateObjects: false });
 }
+
+/** Of a program that tells much more of itself than anybody asks, only this. */
+function few(names: string) {
+  return {
+    sample_limit: SELF_SAMPLES,
+    metric_relabel_configs: [{ source_labels: ["__name__"], regex: names, action: "keep" }],
+  };
+}
+
+const SELF_SAMPLES = 200;
 
 /** Samples that one look at a machine may bring: eight for each processor of a large one. A director has more, by its table. */
 const NODE_SAMPLES = 5000;
@@ -127,6 +161,10 @@ function dropIn(command: readonly string[], rights: readonly string[]): string {
   ]);
 }
 
+function webConfig(config: Watched): string[] {
+  return hasPassword(config) ? [`--web.config.file=${paths.watchWebConfig}`] : [];
+}
+
 /** What is added to the distribution's prometheus.service. */
 export function renderPrometheusDropIn(config: Watched): string {
   const { metrics, ports } = config.monitoring;
@@ -138,6 +176,7 @@ export function renderPrometheusDropIn(config: Watched): string {
       `--storage.tsdb.retention.time=${metrics.retention}d`,
       `--storage.tsdb.retention.size=${metrics.disk}GB`,
       `--web.listen-address=${listenAddress(config, ports.prometheus)}`,
+      ...webConfig(config),
     ],
     [...RIGHTS, KEPT],
   );
@@ -153,6 +192,7 @@ export function renderAlertmanagerDropIn(config: Watched): string {
       // There is one: it has nobody to tell.
       "--cluster.listen-address=",
       `--web.listen-address=${listenAddress(config, config.monitoring.ports.alertmanager)}`,
+      ...webConfig(config),
     ],
     [...RIGHTS, KEPT],
   );

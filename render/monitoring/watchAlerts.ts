@@ -1,10 +1,32 @@
-import type { Alert } from "./alert";
+import type { Alert, Watched } from "./alert";
+
+/** What can go wrong with the way of logs. */
+const logAlerts: readonly Alert[] = [
+  {
+    name: "LogsNotShipped",
+    expr: 'up{job="collector"} == 0 or otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.9',
+    for: "10m",
+    severity: "warning",
+    summary: "The logs of {{ $labels.node }} do not get where they are kept.",
+  },
+  {
+    name: "LogsRefused",
+    // The first time it counts, the series was not there before: of that no increase is known.
+    expr: [
+      "sum by (reason) (increase(loki_discarded_samples_total[15m])) > 0",
+      "sum by (reason) (loki_discarded_samples_total unless loki_discarded_samples_total offset 15m) > 0",
+    ].join(" or "),
+    for: "0s",
+    severity: "warning",
+    summary: "{{ $value | printf `%.0f` }} lines of logs were not taken in: {{ $labels.reason }}.",
+  },
+];
 
 /** What AWS allows a machine by its instance type, as the driver of its network calls it. */
 const allowances = ["bw_in", "bw_out", "pps", "conntrack", "linklocal"];
 
 /** What clients see, what is wrong with machines, and with the watching itself. */
-export function watchAlerts(): Alert[] {
+export function watchAlerts({ monitoring }: Watched): Alert[] {
   return [
     {
       name: "VipProbeFailed",
@@ -79,11 +101,12 @@ export function watchAlerts(): Alert[] {
     },
     {
       name: "MonitoringPartDown",
-      expr: 'up{job=~"prometheus|alertmanager|prober"} == 0',
+      expr: 'up{job=~"prometheus|alertmanager|prober|loki|grafana"} == 0',
       for: "2m",
       severity: "warning",
       summary: "{{ $labels.job }} on the monitoring machine does not answer.",
     },
+    ...(monitoring.logs.enabled ? logAlerts : []),
     {
       name: "Watchdog",
       expr: "vector(1)",

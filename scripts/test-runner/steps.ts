@@ -32,6 +32,14 @@ const monitoring: Step = {
   packages: [...monitoringPackages, "python3-venv", "espeak-ng"],
 };
 
+/** The real collector and the real Loki around two real speech services. */
+const logs: Step = {
+  name: "logs, without machines",
+  command: ["npx", "mocha", "--config", "test/monitoring/logs/.mocharc.json"],
+  counts: "mocha",
+  packages: ["systemd-journal-remote", "python3-venv", "espeak-ng"],
+};
+
 /** From what fails fastest to what proves most. */
 export const steps: readonly Step[] = [
   {
@@ -114,7 +122,8 @@ const selections: Record<string, (step: Step) => boolean> = {
  * The steps that the arguments of `scripts/test` ask for, or what is wrong with them.
  *
  * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour. Nor are
- * `engine`, `security` and the lab's part of `monitoring`: what they prove with machines is tested without them in every run.
+ * `engine`, `security` and the lab's part of `monitoring`: what they prove with machines is tested without them in every run. Nor
+ * is `monitoring --logs`.
  */
 export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
@@ -125,7 +134,7 @@ export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing | --logs].`;
   return steps.filter(selected);
 }
 
@@ -177,11 +186,16 @@ function securitySteps(args: readonly string[]): readonly Step[] | string {
   return [...(where === "lab" ? [] : native), ...(where === "native" ? [] : [lab])];
 }
 
-/** What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. */
+/**
+ * What is known of monitoring; in the lab only where one runs, for it takes a whole cluster. Logs by themselves: Loki and the
+ * collector are built for them, which takes minutes the first time.
+ */
 function monitoringSteps(args: readonly string[]): readonly Step[] | string {
-  const existing = args.join(" ") === "--state existing";
+  const given = args.join(" ");
+  if (given === "--logs") return [logs];
+  const existing = given === "--state existing";
   if (args.length > 0 && !existing) {
-    return `"${args.join(" ")}" is not known to monitoring: give --state existing for the lab that runs.`;
+    return `"${given}" is not known to monitoring: give --state existing for the lab that runs, or --logs for those alone.`;
   }
   const files = ["unit/config-monitoring", "components/monitoring", "golden/monitoring", "golden/dashboards"];
   const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
@@ -192,8 +206,8 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     packages: [...monitoringPackages, "systemd"],
   };
   const readings: Step = {
-    name: "monitoring: readings, relay",
-    command: ["host/test", "-k", "exporter or relay"],
+    name: "monitoring: readings, relay, fetched programs",
+    command: ["host/test", "-k", "exporter or relay or fetch"],
     counts: "pytest",
     packages: ["python3-venv", "iproute2", "keepalived"],
   };

@@ -337,7 +337,7 @@ const badInputs: readonly (readonly [
     "measurements that its disk has no room for",
     rawAws({}, { monitoring: { metrics: { disk: 30 } } }),
     "aws.monitor.disk",
-    /^is 30 GiB, and monitoring\.metrics\.disk is 30 GB/,
+    /^is 30 GiB, and measurements may take 30 GB/,
     /^write 40 or more/,
   ],
   [

@@ -107,6 +107,23 @@ describe("the machine that watches, on aws", () => {
     ]);
   });
 
+  it("takes logs from the other machines, where they are kept, and shows pictures where they are drawn", async () => {
+    const raw = watched(
+      { logs: { enabled: true, disk: 2 }, grafana: { enabled: true }, adminNetworks: ["10.0.0.0/8"] },
+      { monitor: { disk: 40 } },
+    );
+    const { registered } = await deploy({ ...raw, monitoringPassword: "made-up-password" });
+    assert.deepEqual(
+      rulesOf(registered, "monitor", INGRESS).filter((rule) => /^tcp 3\d00 /.test(rule)),
+      ["tcp 3000 10.0.0.0/8", "tcp 3100 directors", "tcp 3100 realServers"],
+    );
+    for (const group of ["directors", "realServers"]) {
+      assert.ok(rulesOf(registered, group, EGRESS).includes("tcp 3100 monitor"), group);
+      assert.ok(rulesOf(registered, group, INGRESS).includes("tcp 8888 monitor"), group);
+      assert.ok(rulesOf(registered, "monitor", EGRESS).includes(`tcp 8888 ${group}`), group);
+    }
+  });
+
   it("is admitted as a client with TUN, and behind NAT", async () => {
     const two = await deploy({ ...rawTwoZones(), monitoring: {} });
     assert.ok(rulesOf(two.registered, "realServers", EGRESS).includes("tcp 1024 65535 10.20.0.21/32"));

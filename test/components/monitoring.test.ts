@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
+import bcrypt from "bcryptjs";
 import { Cluster } from "../../components/cluster";
 import type { Manifest } from "../../components/remote/manifest";
 import { makeCertificate } from "../golden/nginx";
@@ -23,9 +24,13 @@ function watched(keys: Record<string, unknown> = {}, others: Record<string, unkn
 async function deploy(raw: Record<string, unknown>): Promise<Registered[]> {
   const registered = await startMocks("test");
   const config = parsed(raw);
-  const { receiverSecrets, tlsCertificate, tlsKey, apiKeys } = raw as Record<string, never>;
+  const { receiverSecrets, monitoringPassword, tlsCertificate, tlsKey, apiKeys } = raw as Record<
+    string,
+    never
+  >;
   const frontDoor = { tlsCertificate, tlsKey, apiKeys };
-  new Cluster("c", { config, machines: machinesFor(config), release, receiverSecrets, frontDoor });
+  const machines = machinesFor(config);
+  new Cluster("c", { config, machines, release, receiverSecrets, monitoringPassword, frontDoor });
   await settled();
   return registered;
 }
@@ -278,6 +283,124 @@ describe("Monitoring", () => {
       files?.["/etc/cosyvoice-lvs/prometheus.yml"]?.content ?? "",
       /- https:\/\/10\.0\.0\.100:443\/healthz/,
     );
+  });
+
+  const everything = { logs: { enabled: true }, grafana: { enabled: true } };
+  const password = { monitoringPassword: "planted-password" };
+
+  it("has layers of their own for logs and pictures, which nothing that serves changes with", async () => {
+    const [without, with_] = [await deploy(watched()), await deploy(watched(everything, password))];
+    const names = (registered: Registered[]) => registered.map(({ name }) => name);
+    assert.deepEqual(
+      names(with_)
+        .filter((name) => !names(without).includes(name))
+        .sort(),
+      [
+        "c-monitoring-director-1-logs",
+        "c-monitoring-director-2-logs",
+        "c-monitoring-grafana",
+        "c-monitoring-loki",
+        "c-monitoring-monitor-logs",
+        "c-monitoring-rs-1-logs",
+        "c-monitoring-rs-2-logs",
+        "c-monitoring-secrets",
+        "c-monitoring-storage-logs",
+      ],
+    );
+    for (const { name, inputs: before } of without) {
+      if (name.endsWith("-applier") || name.startsWith("c-monitoring-")) continue;
+      assert.deepEqual(inputs(with_, name), before, name);
+    }
+  });
+
+  it("fetches programs by their checksums, and another one restarts what runs", async () => {
+    const sha256 = "a".repeat(64);
+    const programs = { collector: { url: "http://10.0.0.9/c.tar.gz", sha256 } };
+    const registered = await deploy(watched({ ...everything, programs }, password));
+    const { steps, files, units, directories, around } = manifest(registered, "c-monitoring-rs-1-logs");
+    assert.deepEqual(steps, [
+      {
+        name: "fetch collector",
+        run: `/usr/local/lib/cosyvoice-lvs/fetch-program /opt/cosyvoice-watch/collector 'http://10.0.0.9/c.tar.gz' ${sha256}`,
+        unless: '[ "$(readlink /opt/cosyvoice-watch/collector/current)" = aaaaaaaaaaaaaaaa ]',
+        timeout: 1800,
+      },
+    ]);
+    assert.deepEqual(notified({ files } as Manifest), {
+      "/etc/cosyvoice-lvs/programs/collector": ["restart:cosyvoice-logs.service"],
+      "/etc/cosyvoice-lvs/collector.yml": ["restart:cosyvoice-logs.service"],
+      "/etc/systemd/system/cosyvoice-logs.service": ["restart:cosyvoice-logs.service"],
+    });
+    assert.deepEqual(units, { "cosyvoice-logs.service": { enabled: true, started: true } });
+    assert.equal(directories?.["/opt/cosyvoice-watch/collector"]?.purge, true);
+    assert.equal(around, undefined);
+    for (const [name, unit] of [
+      ["c-monitoring-loki", "cosyvoice-loki.service"],
+      ["c-monitoring-grafana", "cosyvoice-grafana.service"],
+    ] as const) {
+      assert.deepEqual(Object.keys(manifest(registered, name).units ?? {}), [unit]);
+      assert.equal(manifest(registered, name).checks?.length, 1);
+    }
+  });
+
+  it("refuses a disk for logs that is not there", async () => {
+    const { preflight } = manifest(
+      await deploy(watched({ logs: { enabled: true, disk: 7 } })),
+      "c-monitoring-loki",
+    );
+    assert.match(preflight?.[0]?.run ?? "", / -ge 7000000000 \]$/);
+    assert.match(preflight?.[0]?.fix ?? "", /monitoring\.logs\.disk/);
+  });
+
+  it("takes logs from the cluster's machines only, and shows pictures to the admins'", async () => {
+    const keys = { ...everything, adminNetworks: ["10.9.0.0/16"] };
+    const registered = await deploy(watched(keys, password));
+    const rules = (name: string) =>
+      manifest(registered, name).files?.["/etc/cosyvoice-lvs/watch.nft"]?.content ?? "";
+    assert.match(
+      rules("c-monitoring-monitor"),
+      /tcp dport 3100 ip saddr \{ 10\.0\.0\.11, 10\.0\.0\.12, 10\.0\.1\.1, 10\.0\.1\.2, 10\.0\.0\.20, 10\.0\.0\.30 \} accept\n\s+tcp dport 3100 drop/,
+    );
+    assert.match(
+      rules("c-monitoring-monitor"),
+      /tcp dport 3000 ip saddr \{ 10\.9\.0\.0\/16 \} accept\n\s+tcp dport 3000 drop/,
+    );
+    assert.match(
+      rules("c-monitoring-rs-1"),
+      /tcp dport 8888 ip saddr \{ 10\.0\.0\.30 \} accept\n\s+tcp dport 8888 drop/,
+    );
+    assert.doesNotMatch(rules("c-monitoring-rs-1"), /3000|3100/);
+  });
+
+  it("keeps the password in its own files, and asks with it wherever it is asked", async () => {
+    const registered = await deploy(watched(everything, password));
+    const where = registered.filter(({ inputs: given }) => JSON.stringify(given).includes("planted"));
+    assert.deepEqual(
+      where.map(({ name, secrets }) => [name, secrets]),
+      [["c-monitoring-secrets", ["connection", "stdin"]]],
+    );
+    const { files } = manifest(registered, "c-monitoring-secrets");
+    const modes = Object.entries(files ?? {}).map(([path, { mode, owner }]) => [path, mode, owner]);
+    assert.deepEqual(modes, [
+      ["/etc/cosyvoice-lvs/watch/password", "0640", "root:prometheus"],
+      ["/etc/cosyvoice-lvs/watch/web.yml", "0640", "root:prometheus"],
+      ["/etc/cosyvoice-lvs/watch/curl", "0600", "root:root"],
+    ]);
+    const hash = /admin: (.*)\n/.exec(files?.["/etc/cosyvoice-lvs/watch/web.yml"]?.content ?? "")?.[1] ?? "";
+    assert.ok(bcrypt.compareSync("planted-password", hash));
+    assert.ok(!bcrypt.compareSync("planted-passwort", hash));
+    const watcher = manifest(registered, "c-monitoring-watcher");
+    for (const unit of ["prometheus", "prometheus-alertmanager"])
+      assert.match(
+        watcher.files?.[`/etc/systemd/system/${unit}.service.d/cosyvoice-lvs.conf`]?.content ?? "",
+        /--web\.config\.file=\/etc\/cosyvoice-lvs\/watch\/web\.yml/,
+      );
+    for (const { run } of watcher.checks ?? [])
+      assert.match(run, / --config \/etc\/cosyvoice-lvs\/watch\/curl /);
+    const text = watcher.files?.["/etc/cosyvoice-lvs/prometheus.yml"]?.content ?? "";
+    assert.equal(text.match(/password_file: \/etc\/cosyvoice-lvs\/watch\/password/g)?.length, 3);
+    const again = manifest(await deploy(watched(everything, password)), "c-monitoring-secrets");
+    assert.deepEqual(again.files, files, "the same hash every time");
   });
 
   it("warns when nobody is told, and when nothing is watched", async () => {

@@ -49,6 +49,7 @@ describe("dashboards", () => {
         ["cosyvoice-gpus", "CosyVoice: GPUs", 6],
         ["cosyvoice-speech", "CosyVoice: Speech", 8],
         ["cosyvoice-capacity", "CosyVoice: Capacity", 8],
+        ["cosyvoice-logs", "CosyVoice: Logs", 8],
       ],
     );
   });
@@ -58,7 +59,7 @@ describe("dashboards", () => {
       assert.deepEqual(
         made.panels.map(({ title, type, fieldConfig, targets }) => ({
           title,
-          kind: type === "stat" ? "number" : "lines",
+          kind: { stat: "number", timeseries: "lines", logs: "log" }[type],
           unit: fieldConfig.defaults.unit,
           queries: targets.map(({ expr, legendFormat }) => [expr, legendFormat]),
         })),
@@ -67,10 +68,13 @@ describe("dashboards", () => {
       for (const { queries } of page.panels) for (const [, legend] of queries) assert.notEqual(legend, "");
     });
 
-    it(`${page.title} asks the Prometheus that is chosen, and knows no address`, () => {
+    it(`${page.title} asks the ${page.source} that is chosen, and knows no address`, () => {
       assert.deepEqual(
         made.templating.list.map(({ name, type, query }) => [name, type, query]),
-        [["source", "datasource", "prometheus"]],
+        [
+          ["source", "datasource", page.source],
+          ...(page.search ? [[page.search.name, "textbox", page.search.anything]] : []),
+        ],
       );
       for (const { datasource, targets } of made.panels)
         for (const { uid } of [datasource, ...targets.map((target) => target.datasource)])
@@ -90,6 +94,8 @@ describe("dashboards", () => {
       }
     });
 
+    // Loki itself reads the others, in test/monitoring.
+    if (page.source === "loki") continue;
     it(`${page.title}'s queries are PromQL`, () => {
       const { status, said } = check(page.panels.flatMap(({ queries }) => queries.map(([expr]) => expr)));
       assert.equal(status, 0, said);

@@ -18,7 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
-import { alertsOf } from "../../render";
+import { alertsOf, grafanaPages } from "../../render";
 import { goldenFolder } from "./cases";
 import { everything } from "./monitoringCases";
 
@@ -199,6 +199,58 @@ describe("the prober", () => {
       check(golden("monitoring", "prober.yml").replace("timeout: 5s", "timeout: soon")).status,
       0,
     );
+  });
+});
+
+describe("Grafana, which cannot be had here", () => {
+  it("gets a configuration that is one, with the password from its file and nobody let in without", () => {
+    const reader = [
+      "import configparser, json, sys",
+      "found = configparser.RawConfigParser()",
+      "found.read_string(sys.stdin.read())",
+      "print(json.dumps({name: dict(found[name]) for name in found.sections()}))",
+    ].join("\n");
+    const { stdout } = spawnSync("/usr/bin/python3", ["-c", reader], {
+      input: golden("monitoring", "grafana.ini"),
+      encoding: "utf8",
+    });
+    const config = JSON.parse(stdout) as Record<string, Record<string, string>>;
+    assert.equal(
+      config.security?.admin_password,
+      "$__file{/run/credentials/cosyvoice-grafana.service/password}",
+    );
+    assert.equal(config["auth.anonymous"]?.enabled, "false");
+    assert.equal(config.users?.allow_sign_up, "false");
+    assert.equal(config.paths?.provisioning, "/etc/cosyvoice-lvs/grafana/provisioning");
+    const unit = golden("monitoring", "cosyvoice-grafana.service");
+    assert.match(unit, /^LoadCredential=password:\/etc\/cosyvoice-lvs\/watch\/password$/m);
+  });
+
+  it("finds its sources where Prometheus and Loki listen, and its dashboards where they are put", () => {
+    const { datasources } = parse(golden("monitoring", "grafana-sources.yml")) as {
+      datasources: { type: string; url: string }[];
+    };
+    assert.deepEqual(
+      datasources.map(({ type, url }) => [type, url]),
+      [
+        ["prometheus", "http://127.0.0.1:19090"],
+        ["loki", "http://127.0.0.1:3100"],
+      ],
+    );
+    const { providers } = parse(golden("monitoring", "grafana-dashboards.yml")) as {
+      providers: { options: { path: string } }[];
+    };
+    assert.equal(providers[0]?.options.path, "/etc/cosyvoice-lvs/grafana/dashboards");
+    const files = grafanaPages(everything).map(([file]) => file);
+    assert.deepEqual(files, [
+      "overview.json",
+      "load-balancer.json",
+      "gpus.json",
+      "speech.json",
+      "capacity.json",
+      "logs.json",
+    ]);
+    assert.match(golden("monitoring", "grafana.ini"), /default_home_dashboard_path = .*\/overview\.json$/m);
   });
 });
 

@@ -3,9 +3,18 @@ import {
   renderAlertmanagerDropIn,
   renderAlertRelayUnit,
   renderAlertRules,
+  renderCollectorConfig,
+  renderCollectorUnit,
+  renderCurlConfig,
   renderDirectorMetricsConfig,
   renderDirectorMetricsUnit,
   renderGpuMetricsUnit,
+  renderGrafanaConfig,
+  renderGrafanaDashboards,
+  renderGrafanaSources,
+  renderGrafanaUnit,
+  renderLokiConfig,
+  renderLokiUnit,
   renderMetricsAtBoot,
   renderNodeExporterDropIn,
   renderProberConfig,
@@ -16,6 +25,7 @@ import {
   renderSentenceUnit,
   renderWatchRules,
   renderWatchRulesUnit,
+  renderWebConfig,
 } from "../../render";
 import { monitored } from "../unit/monitoring-fixture";
 
@@ -32,6 +42,8 @@ export const everything = monitored(
     adminNetworks: ["192.168.1.0/24", "10.0.0.7/32"],
     metrics: { interval: 10, retention: 14, disk: 20 },
     ports: { prometheus: 19090, alertmanager: 19093, nodeExporter: 19100 },
+    logs: { enabled: true, retention: 20, disk: 30 },
+    grafana: { enabled: true },
     receivers: [
       { name: "hook", kind: "webhook", url: "http://192.168.1.50:8000/alerts" },
       { name: "secret-hook", kind: "webhook" },
@@ -51,6 +63,7 @@ export const everything = monitored(
   },
   {
     service: { engine: "cosyvoice" },
+    monitoringPassword: "made-up-password",
     receiverSecrets: {
       "secret-hook": "https://example.org/made-up1",
       mail: "made-up1",
@@ -71,6 +84,9 @@ const byHttps = monitored(
     apiKeys: true,
   },
 );
+
+const [realServer] = everything.realServers;
+if (realServer === undefined) throw new Error("no real server");
 
 /** What a monitoring machine reads. */
 function watched(config: ReturnType<typeof monitored>) {
@@ -103,6 +119,18 @@ export const monitoringCases: readonly GoldenCase[] = [
       "cosyvoice-gpu-metrics.service": renderGpuMetricsUnit(everything),
       "cosyvoice-sentence.service": renderSentenceUnit(),
       "cosyvoice-alert-relay.service": renderAlertRelayUnit(),
+      "web.yml": renderWebConfig("$2b$10$made-up"),
+      curl: renderCurlConfig("made-up"),
+      "loki.yml": renderLokiConfig(everything),
+      "cosyvoice-loki.service": renderLokiUnit(),
+      "collector-director-1.yml": renderCollectorConfig(everything, everything.directors[0]),
+      "collector-rs-1.yml": renderCollectorConfig(everything, realServer),
+      "cosyvoice-logs.service": renderCollectorUnit(realServer),
+      "cosyvoice-logs-director.service": renderCollectorUnit(everything.directors[0]),
+      "grafana.ini": renderGrafanaConfig(everything),
+      "grafana-sources.yml": renderGrafanaSources(everything),
+      "grafana-dashboards.yml": renderGrafanaDashboards(),
+      "cosyvoice-grafana.service": renderGrafanaUnit(),
     },
   },
   { name: "monitoring-alone", texts: watched(monitored()) },

@@ -47,6 +47,9 @@ const ownPrograms = [
   paths.allowances,
   paths.exporter,
   paths.alertRelay,
+  `${paths.fetched}/collector/current/otelcol-contrib`,
+  `${paths.fetched}/loki/current/loki-linux-amd64`,
+  `${paths.fetched}/grafana/current/bin/grafana`,
   "/usr/sbin/nginx",
   join(paths.service, "run.sh"),
 ];

@@ -123,6 +123,13 @@ describe("monitoring, from the fault to the receiver", () => {
     await calm();
   });
 
+  it("lets in who has the password, and nobody else", async () => {
+    const basic = (text: string) => ({ authorization: `Basic ${Buffer.from(text).toString("base64")}` });
+    assert.deepEqual(await world.letIn({}), [401, 401]);
+    assert.deepEqual(await world.letIn(basic("admin:made-up-passwort")), [401, 401]);
+    assert.deepEqual(await world.letIn(basic("admin:made-up-password")), [200, 200]);
+  });
+
   it("never told the robot what is only a warning", () => {
     for (const { markdown } of world.robot)
       assert.doesNotMatch(markdown.content, /MachineDown|KeepalivedDown|SpeechServiceDown|Watchdog/);

@@ -14,6 +14,13 @@ const onlyOnceThereIsOne = new Set([
   "tts_forwarded_total",
 ]);
 
+/** Those of the way of logs are asked for where there is one: test/monitoring/logs. */
+const ofLogs = new Set([
+  "otelcol_exporter_queue_size",
+  "otelcol_exporter_queue_capacity",
+  "loki_discarded_samples_total",
+]);
+
 /** Names of metrics in a query: what is neither a function, a word of the language, a label nor a text. */
 function metricsIn(expr: string): string[] {
   const bare = expr
@@ -47,7 +54,8 @@ describe("queries of alerts and dashboards", () => {
   });
   after(() => world.stop());
 
-  const panels = pages.flatMap(({ title, panels: all }) =>
+  const asked = pages.filter(({ source }) => source === "prometheus");
+  const panels = asked.flatMap(({ title, panels: all }) =>
     all.flatMap((panel) => panel.queries.map(([expr]) => ({ what: `${title}: ${panel.title}`, expr }))),
   );
   const alerts = alertsOf(everything).map(({ name, expr }) => ({ what: name, expr }));
@@ -56,7 +64,7 @@ describe("queries of alerts and dashboards", () => {
     const names = await world.names();
     const unknown = [...panels, ...alerts].flatMap(({ what, expr }) =>
       metricsIn(expr)
-        .filter((name) => !names.has(name) && !onlyOnceThereIsOne.has(name))
+        .filter((name) => !names.has(name) && !onlyOnceThereIsOne.has(name) && !ofLogs.has(name))
         .map((name) => `${what}: ${name}`),
     );
     assert.deepEqual(unknown, []);
@@ -85,6 +93,14 @@ describe("queries of alerts and dashboards", () => {
     assert.equal(spoken?.value, 3);
     const [cached] = await world.query("sum(tts_cache_hits_total)");
     assert.equal(cached?.value, 1);
+  });
+
+  it("have the sentence of the real program, which the real service speaks", () => {
+    const readings = world.askSentence();
+    assert.match(readings, /^tts_probe_success 1$/m);
+    assert.match(readings, /^tts_probe_served_by_info\{server="rs-1"\} 1$/m);
+    for (const name of ["tts_probe_success", "tts_probe_duration_seconds", "tts_probe_timestamp_seconds"])
+      assert.match(readings, new RegExp(`^# TYPE ${name} gauge$`, "m"));
   });
 
   it("are of series that are few: what a machine brings is what the size of the disk is reckoned with", async () => {

@@ -6,6 +6,7 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import {
   closeSync,
+  copyFileSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -18,6 +19,7 @@ import { createServer, type Server } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { passwordHash } from "../../components/passwordHash";
 import { PROBER_PORT, RELAY_PORT } from "../../config/ports";
 import type { ClusterConfig, MonitoringConfig } from "../../config/schema";
 import { freePortFrom } from "../../lab/ports";
@@ -26,6 +28,8 @@ import {
   renderAlertRules,
   renderProberConfig,
   renderPrometheusConfig,
+  renderSentenceConfig,
+  renderWebConfig,
 } from "../../render";
 import { repository } from "../../scripts/lib/paths";
 import { rawCluster } from "../unit/config-fixture";
@@ -50,6 +54,11 @@ const packages: Readonly<Record<string, string>> = {
   "prometheus-node-exporter": "prometheus-node-exporter",
 };
 
+const PASSWORD = "made-up-password";
+
+/** How one who may is let in. */
+const admin = { authorization: `Basic ${Buffer.from(`admin:${PASSWORD}`).toString("base64")}` };
+
 export class World {
   readonly folder = mkdtempSync(join(tmpdir(), "watched-"));
   /** What the webhook got, oldest first. */
@@ -62,7 +71,12 @@ export class World {
   /** What writes the made-up readings of a machine. */
   private readonly readers = new Map<string, () => void>();
   private freshness: NodeJS.Timeout | undefined;
-  private ports!: { readonly service: number; readonly node: number; readonly prometheus: number };
+  private ports!: {
+    readonly service: number;
+    readonly node: number;
+    readonly prometheus: number;
+    readonly alertmanager: number;
+  };
 
   /** Starts everything, with looks every second. */
   async start(): Promise<void> {
@@ -81,7 +95,7 @@ export class World {
       await port(29115),
       await port(29296),
     ];
-    this.ports = { service, node, prometheus };
+    this.ports = { service, node, prometheus, alertmanager };
     this.config = monitored(
       {
         metrics: { interval: 5 },
@@ -96,6 +110,7 @@ export class World {
         port: service,
         realServers: rawCluster().realServers.slice(0, 1),
         receiverSecrets: { group: "https://example.org/made-up" },
+        monitoringPassword: PASSWORD,
       },
     );
     // The machines' addresses become addresses of this computer; what waits for minutes on machines waits for nothing here.
@@ -105,6 +120,7 @@ export class World {
         .replaceAll(`127.0.0.1:${PROBER_PORT}`, `127.0.0.1:${prober}`)
         .replaceAll(`127.0.0.1:${RELAY_PORT}`, `127.0.0.1:${relay}`)
         .replaceAll("/etc/cosyvoice-lvs/alerts/*", join(this.folder, "alerts*"))
+        .replaceAll("/etc/cosyvoice-lvs/watch/", `${this.folder}/`)
         .replace(/(scrape_interval|scrape_timeout|evaluation_interval): \d+s/g, "$1: 1s")
         .replace(/group_wait: 15s/g, "group_wait: 3s")
         .replace(/group_interval: 1m/g, "group_interval: 1s")
@@ -113,6 +129,8 @@ export class World {
     this.write("prometheus.yml", here(renderPrometheusConfig(this.config)));
     this.write("alertmanager.yml", here(renderAlertmanagerConfig(this.config)));
     this.write("prober.yml", renderProberConfig(this.config));
+    this.write("password", PASSWORD);
+    this.write("web.yml", renderWebConfig(passwordHash(PASSWORD, "made-up")));
     this.write("receivers_group", `http://127.0.0.1:${robot}/`);
 
     this.run("relay", "/usr/bin/python3", ["-IS", join(repository, "host/alert-relay.py"), String(relay)], {
@@ -123,6 +141,7 @@ export class World {
       `--storage.path=${this.file("alertmanager")}`,
       "--cluster.listen-address=",
       `--web.listen-address=127.0.0.1:${alertmanager}`,
+      `--web.config.file=${this.file("web.yml")}`,
     ]);
     this.run("prober", "prometheus-blackbox-exporter", [
       `--config.file=${this.file("prober.yml")}`,
@@ -142,6 +161,7 @@ export class World {
       `--config.file=${this.file("prometheus.yml")}`,
       `--storage.tsdb.path=${this.file("tsdb")}`,
       `--web.listen-address=127.0.0.1:${prometheus}`,
+      `--web.config.file=${this.file("web.yml")}`,
     ]);
     for (const director of this.config.directors) this.readings(director.name, {});
     this.sentence(1);
@@ -219,6 +239,22 @@ export class World {
     ]);
   }
 
+  /** What the real program says of a sentence that it asks of the real service, in the place of the VIP. */
+  askSentence(): string {
+    const programs = this.file("programs");
+    mkdirSync(programs);
+    for (const name of ["exporter", "verify"])
+      copyFileSync(join(repository, `host/${name}.py`), join(programs, name));
+    const config = renderSentenceConfig(this.config).replaceAll("192.168.1.", "127.0.1.");
+    const program = [
+      "import json, runpy, sys",
+      "exporter = runpy.run_path(sys.argv[1] + '/exporter', run_name='x')",
+      "exporter['Sentence'].read.__globals__['__file__'] = sys.argv[1] + '/exporter'",
+      "print(exporter['Sentence'](json.loads(sys.argv[2])).read(), end='')",
+    ].join("\n");
+    return execFileSync("/usr/bin/python3", ["-IS", "-c", program, programs, config], { encoding: "utf8" });
+  }
+
   /** What the real program makes of a made-up nvidia-smi: no GPU is behind it. */
   private gpu(): void {
     mkdirSync(this.file("bin"));
@@ -250,7 +286,7 @@ export class World {
   /** The values of a query, by their labels. */
   async query(expr: string): Promise<{ labels: Record<string, string>; value: number }[]> {
     const url = `http://127.0.0.1:${this.ports.prometheus}/api/v1/query?query=${encodeURIComponent(expr)}`;
-    const answer = (await (await fetch(url)).json()) as {
+    const answer = (await (await fetch(url, { headers: admin })).json()) as {
       status: string;
       error?: string;
       data: { result: { metric: Record<string, string>; value: [number, string] }[] };
@@ -259,10 +295,20 @@ export class World {
     return answer.data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
   }
 
+  /** What Prometheus and Alertmanager answer to somebody: HTTP statuses. */
+  async letIn(headers: Record<string, string>): Promise<number[]> {
+    const { prometheus, alertmanager } = this.ports;
+    const answers = [prometheus, alertmanager].map(async (port) => {
+      const answer = await fetch(`http://127.0.0.1:${port}/-/ready`, { headers });
+      return answer.status;
+    });
+    return Promise.all(answers);
+  }
+
   /** Names of all metrics that were ever seen. */
   async names(): Promise<ReadonlySet<string>> {
     const url = `http://127.0.0.1:${this.ports.prometheus}/api/v1/label/__name__/values`;
-    const { data } = (await (await fetch(url)).json()) as { data: string[] };
+    const { data } = (await (await fetch(url, { headers: admin })).json()) as { data: string[] };
     return new Set(data);
   }
 
@@ -325,7 +371,7 @@ export class World {
   }
 
   private async answers(address: string): Promise<boolean> {
-    const answer = await fetch(`http://${address}`).catch(() => undefined);
+    const answer = await fetch(`http://${address}`, { headers: admin }).catch(() => undefined);
     return answer?.ok === true;
   }
 

@@ -176,6 +176,72 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       /^of 365 days takes about \d+ GB with 3 real servers, and monitoring\.metrics\.disk is 5 GB$/,
       /^set metrics\.disk to \d+, or retention to at most \d+$/,
     ],
+    [
+      "logs for longer than the disk holds",
+      withMonitoring({ logs: { enabled: true, retention: 3650 } }),
+      "monitoring.logs.retention",
+      /^of 3650 days takes about \d+ GB with 3 real servers, and monitoring\.logs\.disk is 10 GB$/,
+      /^set logs\.disk to \d+, or retention to at most \d+$/,
+    ],
+    [
+      "Loki on Grafana's port",
+      withMonitoring({ ports: { loki: 3000 } }),
+      "monitoring.ports.loki",
+      /^is the port of grafana$/,
+      /port of its own/,
+    ],
+    [
+      "the collectors on the service's port",
+      withMonitoring({ ports: { collector: 7860 } }),
+      "monitoring.ports.collector",
+      /^is the port of the service$/,
+      /8888/,
+    ],
+    [
+      "Grafana without a password",
+      withMonitoring({ grafana: { enabled: true } }),
+      "monitoringPassword",
+      /^is not set, and monitoring\.grafana\.enabled is true$/,
+      /openssl rand -hex 16 \| pulumi config set --secret monitoringPassword$/,
+    ],
+    ...(["planted", "planted with blanks", 'planted"planted"', "planted".repeat(11)] as const).map(
+      (monitoringPassword) =>
+        [
+          `the password ${monitoringPassword}`,
+          withMonitoring({}, { monitoringPassword }),
+          "monitoringPassword",
+          /^is not 12 to 72 letters, digits or \. _ \+ \/ = -$/,
+          /openssl rand/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    [
+      "a password without monitoring",
+      { ...rawCluster(), monitoringPassword: "planted-and-long" },
+      "monitoringPassword",
+      /^is set, but there is no section monitoring$/,
+      /config rm monitoringPassword/,
+    ],
+    [
+      "a program from nowhere",
+      withMonitoring({ programs: { loki: { url: "loki.zip" } } }),
+      "monitoring.programs.loki.url",
+      /^is not an address that starts with https:\/\/ or http:\/\/, without/,
+      /https:/,
+    ],
+    [
+      "a program's address that a shell would take for more",
+      withMonitoring({ programs: { loki: { url: "https://example.org/';reboot;'" } } }),
+      "monitoring.programs.loki.url",
+      /without blanks, quotes/,
+      /https:/,
+    ],
+    [
+      "a checksum that is none",
+      withMonitoring({ programs: { grafana: { sha256: "A1" } } }),
+      "monitoring.programs.grafana.sha256",
+      /^is not 64 hexadecimal digits/,
+      /sha256sum/,
+    ],
   ];
 
 describe("bad configurations of monitoring", () => {
@@ -230,7 +296,17 @@ describe("good configurations of monitoring", () => {
       ssh: { user: "root", port: 22 },
       adminNetworks: [],
       metrics: { interval: 15, retention: 30, disk: 10 },
-      ports: { prometheus: 9090, alertmanager: 9093, nodeExporter: 9100 },
+      logs: { enabled: false, retention: 14, disk: 10 },
+      grafana: { enabled: false },
+      programs: monitoring.programs,
+      ports: {
+        prometheus: 9090,
+        alertmanager: 9093,
+        nodeExporter: 9100,
+        grafana: 3000,
+        loki: 3100,
+        collector: 8888,
+      },
       receivers: [],
       routing: { critical: [], warning: [], watchdog: [] },
     });
@@ -239,6 +315,18 @@ describe("good configurations of monitoring", () => {
   it("tell everybody of everything but the watchdog, when nothing is said", () => {
     const { routing } = monitored({ receivers: [hook, mail] }).monitoring;
     assert.deepEqual(routing, { critical: ["hook", "mail"], warning: ["hook", "mail"], watchdog: [] });
+  });
+
+  it("fetch what is in no package from its vendors, by its checksum, or from where they are told", () => {
+    const { programs } = monitored({
+      programs: { loki: { url: "http://192.168.1.9/loki.zip" } },
+    }).monitoring;
+    for (const { url, sha256 } of Object.values(programs)) {
+      assert.match(url, /^https?:\/\//);
+      assert.match(sha256, /^[0-9a-f]{64}$/);
+    }
+    assert.equal(programs.loki.url, "http://192.168.1.9/loki.zip");
+    assert.equal(programs.loki.sha256, monitored().monitoring.programs.loki.sha256);
   });
 
   it("watch nothing without the section, or when it is switched off", () => {

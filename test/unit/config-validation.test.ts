@@ -51,6 +51,7 @@ const noSecrets = {
   apiKeys: false,
   httpUsers: false,
   receiverSecrets: false,
+  monitoringPassword: false,
   sshPrivateKey: false,
 };
 

@@ -50,10 +50,11 @@ describe("scripts/test runs", () => {
   it("monitoring by name, in the lab only when one is named", () => {
     assert.deepEqual(names("monitoring"), [
       "monitoring: texts, alerts, runbooks",
-      "monitoring: readings, relay",
+      "monitoring: readings, relay, fetched programs",
       "monitoring, without machines",
     ]);
     assert.deepEqual(names("monitoring", "--state", "existing").slice(3), ["monitoring, in the lab"]);
+    assert.deepEqual(names("monitoring", "--logs"), ["logs, without machines"]);
     assert.match(String(names("monitoring", "--state")), /"--state" is not known to monitoring/);
   });
 

@@ -100,18 +100,23 @@ export function securityRules(config: ClusterConfig, aws: AwsConfig): readonly S
     for (const service of services) allow("verifier", "out", service, [`${vip}/32`], "sentences");
   }
   if (config.monitoring) {
-    const { ports, adminNetworks, receivers } = config.monitoring;
+    const { ports, adminNetworks, receivers, logs, grafana } = config.monitoring;
     for (const watched of ["directors", "realServers"] as const) {
       allow("monitor", "out", ports.nodeExporter, watched, "readings of machines");
       allow(watched, "in", ports.nodeExporter, "monitor", "readings of this machine");
+      if (!logs.enabled) continue;
+      allow("monitor", "out", ports.collector, watched, "how collectors of logs are");
+      allow(watched, "in", ports.collector, "monitor", "how the collector of logs is");
+      allow(watched, "out", ports.loki, "monitor", "logs");
+      allow("monitor", "in", ports.loki, watched, "logs of machines");
     }
     allow("monitor", "out", port, "realServers", "readings of the service");
     allow("realServers", "in", port, "monitor", "readings of the service");
     for (const service of services) allow("monitor", "out", service, [`${vip}/32`], "probes and sentences");
     for (const at of new Set([80, 443, ...receivers.flatMap(receiverPorts)]))
       allow("monitor", "out", at, anywhere, "packages, and those who are told of alerts");
-    for (const at of [ports.prometheus, ports.alertmanager])
-      allow("monitor", "in", at, adminNetworks, "Prometheus and Alertmanager, for administrators");
+    for (const at of [ports.prometheus, ports.alertmanager, ...(grafana.enabled ? [ports.grafana] : [])])
+      allow("monitor", "in", at, adminNetworks, "what watches, for administrators");
     allow("directors", "out", 22, "monitor", "SSH, as jump host");
     allow("monitor", "in", 22, "directors", "SSH, through a director");
   }
