@@ -5,7 +5,7 @@ import { asRoot, type OpenSsh, UnreachableError } from "../../components/remote/
 import type { Inventory, InventoryMachine } from "./inventory";
 import type { DeployedLayer } from "./layers";
 import type { ProgressLine } from "./progress";
-import { runProgram } from "./run";
+import { machineIn, runProgram } from "./run";
 import { clusterStatus } from "./status";
 
 const APPLIER = "/usr/local/lib/cosyvoice-lvs/apply";
@@ -90,7 +90,7 @@ export async function diagnose(
     if (told.has(name)) return;
     try {
       const own = layers.filter(({ address }) => address === machine.address);
-      const [examined, compared] = [await examine(machine, ssh), await compareAll(machine, own, ssh)];
+      const [examined, compared] = [await examine(machine, ssh), await compareLayers(machine, own, ssh)];
       clocks.push({ machine: name, ...examined.clock });
       findings.push(...compared.findings, ...judge(machine, examined.report));
       notes.push(...strangers(machine, examined.report));
@@ -118,19 +118,32 @@ export async function repair(
 ): Promise<string[]> {
   const said: string[] = [];
   const mend = async ([name, layers]: readonly [string, readonly DeployedLayer[]]) => {
-    const machine = inventory.machines.find((candidate) => candidate.name === name) as InventoryMachine;
-    for (const { resource, manifest } of layers) {
-      progress.show(`${name}: applying ${resource}`);
-      // As long as a drain and a warm-up may take.
-      const options = { input: manifest, timeout: 3600 };
-      const { exitCode, stdout, stderr } = await ssh.run(name, asRoot(machine, `${APPLIER} apply`), options);
-      said.push(`${name}: ${exitCode === 0 ? stdout.trim() : pc.red(stderr.trim())}`);
-      // What comes after would stand on it.
-      if (exitCode !== 0) return;
-    }
+    const machine = machineIn(inventory.machines, name);
+    said.push(...(await applyLayers(machine, layers, ssh, progress)).said);
   };
   await Promise.all([...differing].map(mend));
   return said;
+}
+
+/** Applies layers of a machine, one after the other, up to the first that fails. @returns the applier's words */
+export async function applyLayers(
+  machine: InventoryMachine,
+  layers: readonly DeployedLayer[],
+  ssh: OpenSsh,
+  progress: ProgressLine,
+): Promise<{ readonly said: readonly string[]; readonly failed: boolean }> {
+  const { name } = machine;
+  const said: string[] = [];
+  for (const { resource, manifest } of layers) {
+    progress.show(`${name}: applying ${resource}`);
+    // As long as a drain and a warm-up may take.
+    const options = { input: manifest, timeout: 3600 };
+    const { exitCode, stdout, stderr } = await ssh.run(name, asRoot(machine, `${APPLIER} apply`), options);
+    said.push(`${name}: ${exitCode === 0 ? stdout.trim() : pc.red(stderr.trim())}`);
+    // What comes after would stand on it.
+    if (exitCode !== 0) return { said, failed: true };
+  }
+  return { said, failed: false };
 }
 
 /** A diagnosis for people. */
@@ -162,16 +175,22 @@ async function examine(
   return { report, clock: { ahead: report.clock - (before + after) / 2, within: (after - before) / 2 } };
 }
 
-async function compareAll(machine: InventoryMachine, layers: readonly DeployedLayer[], ssh: OpenSsh) {
+/** What on a machine is not as its layers say, which layers that concerns, and which could not be compared. */
+export async function compareLayers(
+  machine: InventoryMachine,
+  layers: readonly DeployedLayer[],
+  ssh: OpenSsh,
+) {
   const findings: Finding[] = [];
   const differing: DeployedLayer[] = [];
+  const failed: Finding[] = [];
   for (const layer of layers) {
     const { exitCode, stdout, stderr } = await ssh.run(machine.name, asRoot(machine, `${APPLIER} compare`), {
       input: layer.manifest,
     });
     if (exitCode !== 0) {
       const last = stderr.trim().split("\n").at(-1);
-      findings.push({
+      failed.push({
         machine: machine.name,
         what: `${layer.resource} cannot be compared: ${last}`,
         fix: "pulumi up, which brings the machine the applier of this version",
@@ -188,7 +207,7 @@ async function compareAll(machine: InventoryMachine, layers: readonly DeployedLa
       })),
     );
   }
-  return { findings, differing };
+  return { findings: [...failed, ...findings], differing, failed };
 }
 
 /** What a machine's own report shows to be wrong. Pure. */

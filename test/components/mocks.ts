@@ -19,12 +19,14 @@ const SECRET = "1b47061264138c4ac30d75fd1eb44270";
  *
  * @param slow resources that take a while, and appear in the list when they are made.
  * @param outputs what resources of a type have beside their inputs, by type.
+ * @param preview whether the program is told that it is run for a preview.
  * @returns the list in which every resource appears as it is registered.
  */
 export async function startMocks(
   stack = "test",
   slow?: RegExp,
   outputs: Readonly<Record<string, Record<string, unknown>>> = {},
+  preview = false,
 ): Promise<Registered[]> {
   forgetStacks();
   const registered: Registered[] = [];
@@ -42,6 +44,7 @@ export async function startMocks(
     },
     "cosyvoice-lvs",
     stack,
+    preview,
   );
   return registered;
 }
