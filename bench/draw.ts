@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { execa } from "execa";
 import { cacheDir, repository } from "../scripts/lib/paths";
 
-/** Draws a PNG for every result in `directory`, in a Python environment that is made once for each state of the lock file. */
+/** Draws an SVG for every result in `directory`, in a Python environment that is made once for each state of the lock file. */
 export async function drawPlots(directory: string, note: (text: string) => void): Promise<void> {
   const python = join(await environment(note), "bin/python");
   await execa(python, [join(repository, "bench/plots.py"), directory], { stdin: "ignore" });
