@@ -40,6 +40,17 @@ const logs: Step = {
   packages: ["systemd-journal-remote", "python3-venv", "espeak-ng"],
 };
 
+/** Whether what the documentation names is there, and its commands do what it says, as far as that needs no machines. */
+const docs: Step = {
+  name: "documentation",
+  command: ["npx", "mocha", "--config", "test/docs/.mocharc.json"],
+  counts: "mocha",
+  packages: ["openssh-client", "openssl", "git"],
+};
+
+/** How a part of the tests is run in a lab that runs already. */
+const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
+
 /** From what fails fastest to what proves most. */
 export const steps: readonly Step[] = [
   {
@@ -102,6 +113,7 @@ export const steps: readonly Step[] = [
     counts: "mocha",
     packages: ["openssh-server", "openssh-client", "iproute2"],
   },
+  docs,
   {
     name: "lab, end to end",
     command: ["npx", "mocha", "--config", "test/lab/.mocharc.json"],
@@ -130,11 +142,12 @@ export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   if (what === "faults") return faultSteps(rest);
   if (what === "monitoring") return monitoringSteps(rest);
   if (what === "security") return securitySteps(rest);
+  if (what === "docs") return docsSteps(rest);
   const apart = extras[what];
   if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing | --logs].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing | --logs], docs [--state existing].`;
   return steps.filter(selected);
 }
 
@@ -198,7 +211,6 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     return `"${given}" is not known to monitoring: give --state existing for the lab that runs, or --logs for those alone.`;
   }
   const files = ["unit/config-monitoring", "components/monitoring", "golden/monitoring", "golden/dashboards"];
-  const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
   const texts: Step = {
     name: "monitoring: texts, alerts, runbooks",
     command: [...some, "20000", ...files.map((file) => `test/${file}.test.ts`)],
@@ -219,6 +231,23 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     environment: { COSYVOICE_LVS_STATE: stateDir() },
   };
   return [texts, readings, monitoring, ...(existing ? [lab] : [])];
+}
+
+/** The documentation's commands; those that want a cluster only where one runs. */
+function docsSteps(args: readonly string[]): readonly Step[] | string {
+  const existing = args.join(" ") === "--state existing";
+  if (args.length > 0 && !existing) {
+    return `"${args.join(" ")}" is not known to docs: give --state existing for the lab that runs.`;
+  }
+  const lab: Step = {
+    name: "documentation, in the lab",
+    command: [...some, "600000", "test/docs/lab.test.ts"],
+    counts: "mocha",
+    packages: ["curl", "espeak-ng"],
+    lab: true,
+    environment: { COSYVOICE_LVS_STATE: stateDir() },
+  };
+  return [docs, ...(existing ? [lab] : [])];
 }
 
 function faultSteps(args: readonly string[]): readonly Step[] | string {

@@ -66,6 +66,12 @@ describe("scripts/test runs", () => {
     assert.match(String(names("security", "elsewhere")), /"elsewhere" is not known to security/);
   });
 
+  it("the documentation by name, with a cluster only when a lab is named", () => {
+    assert.deepEqual(names("docs"), ["documentation"]);
+    assert.deepEqual(names("docs", "--state", "existing"), ["documentation", "documentation, in the lab"]);
+    assert.match(String(names("docs", "README.md")), /"README.md" is not known to docs/);
+  });
+
   it("the engine's installation by itself", () => {
     assert.deepEqual(names("engine"), ["the engine's installation, in the lab"]);
     assert.ok(!names("all").includes("the engine's installation, in the lab"));
