@@ -4,7 +4,8 @@
  *     scripts/pulumi preview --policy-pack policy --stack STACK
  */
 import { PolicyPack, type ResourceValidationPolicy, type StackValidationPolicy } from "@pulumi/policy";
-import { type Rule, rules, type StackRule, stackRules } from "./rules";
+import { type Rule, rules } from "./rules";
+import { type StackRule, stackRules } from "./stackRules";
 
 new PolicyPack("cosyvoice-lvs", {
   // All are mandatory: a rule that may be broken is a line that nobody reads.

@@ -163,6 +163,15 @@ function worst(all: readonly Effect[]): Effect {
 function disturbanceIn({ layer, step, before, after }: LayerStep): Disturbance[] {
   if (step.op === "same" || step.op === "read" || step.op === "refresh") return [];
   if (REMOVED.includes(step.op)) return [removalOf(layer, before)];
+  if (step.op === "create-replacement") {
+    // It is taken away first.
+    return [
+      {
+        effect: removalOf(layer, before).effect,
+        because: [`its layer ${layer} is taken away and made anew`],
+      },
+    ];
+  }
   if (after !== undefined) return [disturbanceOf(layer, MADE.includes(step.op) ? undefined : before, after)];
   const kept = secretLayers[layer];
   if (kept !== undefined && step.op !== "create") return [kept];

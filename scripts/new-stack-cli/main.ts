@@ -9,9 +9,11 @@ import { formatProblems } from "../../config/problems";
 import { repository } from "../lib/paths";
 import { type Answers, readAnswers } from "./answers";
 import { checkStackFile } from "./check";
+import { type ShownKey, showHostKeys } from "./hostKeys";
+import type { Objection } from "./machines";
 import { type Question, questions, questionsFor, type Texts } from "./questions";
 import { type Found, renderStackFile } from "./stackFile";
-import { answersAt, type Objection, type ShownKey, showHostKeys, surveyMachines } from "./survey";
+import { answersAt, surveyMachines } from "./survey";
 
 interface Options {
   readonly yes?: true;

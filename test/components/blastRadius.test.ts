@@ -204,6 +204,18 @@ describe("the blast radius", () => {
     assert.match(because(off, "rs-1"), /^loses its layer front-door\ncosyvoice-front-door\.service stops$/m);
   });
 
+  it("is a restart where a layer is replaced, for which it is taken away first", async () => {
+    const all = await registeredFor(rawConfig(2));
+    const steps = stepsFrom(all, all).flatMap((step) =>
+      step.urn.endsWith("::cosyvoice-rs-1-real-server")
+        ? ["delete-replaced", "replace", "create-replacement"].map((op) => ({ ...step, op }))
+        : [step],
+    );
+    const found = blastRadius(steps);
+    assert.equal(summary(found)["rs-1"], "restart");
+    assert.equal(because(found, "rs-1"), "its layer real-server is taken away and made anew");
+  });
+
   it("names what the cloud loses, and the machine that is replaced there", () => {
     const step = (op: string, type: string, name: string, inputs = {}) => ({
       ...{ op, type, urn: `urn:pulumi:test::cosyvoice-lvs::${type}::${name}` },

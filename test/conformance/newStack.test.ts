@@ -9,8 +9,9 @@ import { execa } from "execa";
 import { repository } from "../../scripts/lib/paths";
 import type { HostsAnswers } from "../../scripts/new-stack-cli/answers";
 import { checkStackFile } from "../../scripts/new-stack-cli/check";
+import { showHostKeys } from "../../scripts/new-stack-cli/hostKeys";
 import { JUMP_HOST } from "../../scripts/new-stack-cli/stackFile";
-import { answersAt, showHostKeys, surveyMachines } from "../../scripts/new-stack-cli/survey";
+import { answersAt, surveyMachines } from "../../scripts/new-stack-cli/survey";
 import { cluster } from "../unit/config-fixture";
 import { freePort, makeKey, type Server, startSshd } from "./harness/sshd";
 

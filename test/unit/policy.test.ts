@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { Inputs, Placed } from "../../policy/declared";
-import { rules, stackRules } from "../../policy/rules";
+import { rules } from "../../policy/rules";
+import { stackRules } from "../../policy/stackRules";
 
 const COMMAND = "command:remote:Command";
 const INSTANCE = "aws:ec2/instance:Instance";
@@ -248,8 +249,9 @@ describe("no-public-real-servers", () => {
     leadsTo: leadsTo.map((one) => `urn:pulumi:test::cosyvoice-lvs::aws:ec2/made:Up::${one}`),
   });
   const realServer = placed("cosyvoice-lvs:index:RealServer", "cosyvoice-rs-1");
-  const layer = (name: string, host: string) =>
+  const layer = (name: string, host: string, inputs: Inputs = {}) =>
     placed(COMMAND, `cosyvoice-rs-1-${name}`, {
+      ...inputs,
       connection: { host },
       delete: `/usr/local/lib/cosyvoice-lvs/apply remove ${name} --owner test/rs-1`,
     });
@@ -295,6 +297,12 @@ describe("no-public-real-servers", () => {
       complaints(layer("real-server", "203.0.113.5"))[0] ?? "",
       /is at 203\.0\.113\.5, a public address, without a packet filter/,
     );
-    assert.deepEqual(complaints(layer("real-server", "203.0.113.5"), layer("firewall", "203.0.113.5")), []);
+    assert.deepEqual(
+      complaints(
+        layer("real-server", "203.0.113.5"),
+        layer("firewall", "203.0.113.5", firewall("10.0.0.0/8")),
+      ),
+      [],
+    );
   });
 });
