@@ -166,7 +166,7 @@ export function renderCollectorUnit(machine: MachineConfig): string {
   ]);
 }
 
-/** How much smaller lines are on the disk than they came. An estimate from below: seen are 6 to 12. */
+/** How much smaller lines are on the disk than they came. An estimate, not a measurement. */
 const COMPRESSION = 4;
 
 /** Loki's configuration: one process, everything in its own directory. */
