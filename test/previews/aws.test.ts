@@ -36,7 +36,7 @@ describe("a preview of Pulumi.prod.yaml", () => {
     const { machines, others } = blastRadius(preview.steps);
     assert.deepEqual(
       machines.map(({ machine, change }) => `${machine} ${change}`),
-      ["director-1 new", "director-2 new", "rs-1 new", "rs-2 new", "rs-3 new"],
+      ["director-1 new", "director-2 new", "rs-1 new", "rs-2 new", "rs-3 new", "monitor new"],
     );
     assert.ok(others.some(({ op, name }) => op === "create" && name === "cosyvoice-rs-1-instance"));
   });
