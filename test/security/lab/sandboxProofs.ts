@@ -76,18 +76,19 @@ export const sandboxProofs: readonly SandboxProof[] = [
     user: "daemon",
     leaves: "ipcrm -m $(ipcs -m | awk '$3 == \"daemon\" { print $2 }')",
   },
+  { directive: "MemoryMax=64M", works: "python3 -c 'len(bytearray(200_000_000))'" },
   { directive: "DynamicUser=yes", works: "[ $(id -u) = 0 ]" },
 ];
 
 /** Lines of [Service] that take nothing away: what a unit runs, and what it is given. */
 const others =
-  /^(Type|NotifyAccess|Exec[A-Za-z]+|Environment(File)?|Timeout[A-Za-z]+|Kill[A-Za-z]+|Restart[A-Za-z]*|RemainAfterExit|WatchdogSec|OOMScoreAdjust|Nice|Limit[A-Z]+|(State|Runtime)Directory[A-Za-z]*|AmbientCapabilities|ReadWritePaths|BindPaths|LoadCredential|User|Group|SystemCallErrorNumber)=|^SystemCallFilter=setpriority$|^UMask=0022$/;
+  /^(Type|NotifyAccess|Exec[A-Za-z]+|Environment(File)?|Timeout[A-Za-z]+|Kill[A-Za-z]+|Restart[A-Za-z]*|RemainAfterExit|WatchdogSec|OOMScoreAdjust|Nice|Limit[A-Z]+|(State|Runtime)Directory[A-Za-z]*|AmbientCapabilities|ReadWritePaths|BindPaths|LoadCredential|User|Group|SupplementaryGroups|SystemCallErrorNumber)=|^SystemCallFilter=setpriority$|^UMask=0022$/;
 
 /** The proof of a unit's line; undefined for one that takes nothing away. @throws Error when there should be one. */
 export function proofOf(line: string): SandboxProof | undefined {
   const [name, value = ""] = line.split(/=(.*)/s);
-  // Those that list what is left are proved with less or nothing left; "no" takes nothing away.
-  const listing = ["CapabilityBoundingSet", "RestrictAddressFamilies"].includes(name ?? "");
+  // Those that say what is left are proved with less or nothing left; "no" takes nothing away.
+  const listing = ["CapabilityBoundingSet", "RestrictAddressFamilies", "MemoryMax"].includes(name ?? "");
   if (others.test(line) || value === "no") return undefined;
   const found = sandboxProofs.find(({ directive }) =>
     listing ? directive.startsWith(`${name}=`) : directive === line,
