@@ -29,7 +29,7 @@ const ways: readonly (readonly [RegExp, Way])[] = [
   [/^scripts\/bench /, test("test/unit/bench.test.ts", "benchmarkNames")],
 
   [/^(scripts\/)?pulumi (login|stack init|stack select|config|preview) ?/, copy],
-  [/^openssl rand -hex 32 \| pulumi config set --secret \w+$/, copy],
+  [/^openssl rand -hex \d+ \| pulumi config set --secret \w+$/, copy],
   [/^(scripts\/(lab )?)?pulumi (up|destroy)\b/, test("test/lab/bench.ts", '"up", "--yes"')],
   [/^scripts\/lab pulumi (preview|config set)/, lab],
   [/^scripts\/lab (up|down|destroy)/, test("test/lab/1-up.test.ts", '"lab", "up"', '"lab", "destroy"')],
