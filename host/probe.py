@@ -18,6 +18,10 @@ queue     {"waiting", "running"} as that answer tells them, or null
 drain     {"reason", "since": seconds since 1970} while somebody or a deployment drains this machine, or null
 releases  {"current", "previous": digest or null, "staged": [{"digest", "complete", "since"}]} of the speech
           app, or null when none ever was here
+engine    {"name", "commit"} of what speaks here; commit is upstream's, or null. Null when nothing does
+gpus      [{"name", "utilization": %, "used", "total": MiB, "temperature": degrees Celsius}]; a number that a
+          GPU does not know is null. Null without nvidia-smi
+certificate  until when the certificate of HTTPS is valid, in seconds since 1970, or null without one
 outputs   what is mounted at /root/CosyVoice/outputs, or null
 layers    {layer: owner} as the applier keeps them
 """
@@ -32,6 +36,9 @@ OUTPUTS = "/root/CosyVoice/outputs"
 LAYERS = "/var/lib/cosyvoice-lvs/layers"
 DRAIN = "/run/cosyvoice-lvs/drain"
 HOME = "/opt/cosyvoice"
+SERVICE = "/etc/cosyvoice/cosyvoice.env"
+CERTIFICATE = "/etc/cosyvoice-lvs/front-door/certificate.pem"
+GPU_FIELDS = ("utilization.gpu", "memory.used", "memory.total", "temperature.gpu")
 
 
 def command(*argv):
@@ -142,6 +149,52 @@ def releases():
     return {"current": active("current"), "previous": active("previous"), "staged": staged}
 
 
+def engine():
+    try:
+        with open(SERVICE, encoding="utf-8") as file:
+            settings = dict(line.strip().split("=", 1) for line in file if "=" in line)
+    except OSError:
+        return None
+    edition = settings.get("COSYVOICE_EDITION", "").strip('"')
+    commit = None
+    if edition:
+        try:
+            commit = os.path.basename(os.readlink(f"{HOME}/engine/sets/{edition}/source"))
+        except OSError:
+            pass  # it is being changed
+    return {"name": settings.get("COSYVOICE_ENGINE", "cpu").strip('"'), "commit": commit}
+
+
+def gpus():
+    query = ",".join(("name", *GPU_FIELDS))
+    said = command("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits")
+    found = []
+    for line in said.splitlines():
+        # A name may have a comma in it.
+        name, *values = [part.strip() for part in line.rsplit(",", len(GPU_FIELDS))]
+        if len(values) == len(GPU_FIELDS):
+            keys = ("utilization", "used", "total", "temperature")
+            found.append({"name": name, **dict(zip(keys, map(number, values)))})
+    return found or None
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def certificate():
+    import ssl
+
+    said = command("openssl", "x509", "-noout", "-enddate", "-in", CERTIFICATE)
+    try:
+        return int(ssl.cert_time_to_seconds(said.strip().removeprefix("notAfter=")))
+    except ValueError:
+        return None
+
+
 def outputs_source():
     with open("/proc/self/mounts", encoding="utf-8") as mounts:
         for line in mounts:
@@ -182,6 +235,9 @@ def main(vip, port, service_port):
         "queue": queue,
         "drain": drain(),
         "releases": releases(),
+        "engine": engine(),
+        "gpus": gpus(),
+        "certificate": certificate() if os.path.exists(CERTIFICATE) else None,
         "outputs": outputs_source(),
         "layers": layers(),
     }

@@ -100,3 +100,38 @@ def test_releases(probe):
         ("b" * 16, False),
     ]
     assert all(isinstance(release["since"], int) for release in found["staged"])
+
+
+def test_an_engine(probe, tmp_path):
+    probe.SERVICE = str(tmp_path / "cosyvoice.env")
+    assert probe.engine() is None
+    Path(probe.SERVICE).write_text('COSYVOICE_ENGINE="cpu"\n')
+    assert probe.engine() == {"name": "cpu", "commit": None}
+    Path(probe.SERVICE).write_text("COSYVOICE_ENGINE=cosyvoice\nCOSYVOICE_EDITION=0123\n")
+    assert probe.engine() == {"name": "cosyvoice", "commit": None}
+    source = Path(probe.HOME) / "engine" / "sets" / "0123" / "source"
+    source.parent.mkdir(parents=True)
+    source.symlink_to("/opt/cosyvoice/engine/sources/" + "c" * 40)
+    assert probe.engine() == {"name": "cosyvoice", "commit": "c" * 40}
+
+
+def test_gpus(probe, monkeypatch):
+    said = "Made up, Model 1, 34, 6123, 15360, 61\nMade up 2, [N/A], 10, 20, 30\n"
+    monkeypatch.setattr(probe, "command", lambda *_: said)
+    first = {"name": "Made up, Model 1", "utilization": 34, "used": 6123, "total": 15360, "temperature": 61}
+    second = {"name": "Made up 2", "utilization": None, "used": 10, "total": 20, "temperature": 30}
+    assert probe.gpus() == [first, second]
+    monkeypatch.setattr(probe, "command", lambda *_: "")
+    assert probe.gpus() is None
+
+
+def test_a_certificate(probe, tmp_path):
+    import subprocess
+    import time
+
+    probe.CERTIFICATE = str(tmp_path / "certificate.pem")
+    assert probe.certificate() is None
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    make += ["-keyout", str(tmp_path / "key.pem"), "-out", probe.CERTIFICATE, "-days", "9", "-subj", "/CN=x"]
+    subprocess.run(make, check=True, stderr=subprocess.DEVNULL)
+    assert 8.9 < (probe.certificate() - time.time()) / 86400 < 9.1

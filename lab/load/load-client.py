@@ -163,7 +163,7 @@ class Client:
         self.attempts = {}  # by file number
         self.idle = {}  # kept connections between two requests, by file number: (socket, lane)
         self.due, self.entries = [], 0
-        self.next_source = self.texts = 0
+        self.next_source = self.texts = self.spoken = 0
         self.stopping = False
         self.stop_asked = False
         self.lines = []
@@ -239,7 +239,8 @@ class Client:
             self.end(attempt, "lost", "timeout: no first event")
 
     def synthesis(self, lane):
-        if self.stopping:
+        most = self.options.most
+        if self.stopping or (most and self.texts >= most):
             return
         self.texts += 1
         # Different on every run, so that each result is a file of its own.
@@ -392,6 +393,9 @@ class Client:
             # After an error not at once: a cluster that refuses is not to be flooded.
             pause = self.options.pause if why is None else max(1.0, self.options.pause)
             self.at(now + pause, self.synthesis, attempt.lane)
+            self.spoken += 1
+            if self.spoken == self.options.most:
+                self.stop()
 
     # The whole.
 
@@ -472,6 +476,12 @@ def arguments(given):
         type=int,
         default=1,
         help="syntheses at the same time (%(default)s)",
+    )
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=0,
+        help="syntheses in all, and then the end; 0: as many as there is time for (%(default)s)",
     )
     parser.add_argument("--pause", default=1.0, **seconds, help="between two of a lane (%(default)s)")
     parser.add_argument(

@@ -139,8 +139,6 @@ export function summarise(
   const lostSyntheses = syntheses.filter(({ result }) => result === "lost");
   const took = light.filter(({ result }) => result !== "lost").map(({ start, end }) => end - start);
   took.sort((a, b) => a - b);
-  const percentile = (part: number) =>
-    took[Math.min(took.length - 1, Math.floor(took.length * part))] ?? Number.NaN;
 
   const nodes: Record<string, number> = {};
   for (const { result, node } of light) if (result !== "lost" && node) nodes[node] = (nodes[node] ?? 0) + 1;
@@ -181,8 +179,8 @@ export function summarise(
     moved: moved.size,
     sources: home.size,
     silence: longestSilence(light),
-    p50: percentile(0.5),
-    p99: percentile(0.99),
+    p50: percentile(took, 0.5),
+    p99: percentile(took, 0.99),
     streams: streams.length,
     streamsBroken: streams.filter(({ result }) => result === "lost").length,
     syntheses: syntheses.length,
@@ -192,6 +190,11 @@ export function summarise(
     reasons,
     stall: Math.max(0, ...log.stalls.map(({ start, end }) => (start < to && end >= from ? end - start : 0))),
   };
+}
+
+/** The value below which that part of them lies. @param sorted the smallest first; of none it is NaN */
+export function percentile(sorted: readonly number[], part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN;
 }
 
 function isLight(kind: Attempt["kind"]): boolean {
