@@ -75,6 +75,7 @@ export const inventory = pulumi.secret({
     certificate: cluster.certificate,
     apiKey: secrets.getSecret("apiKeys")?.apply((keys) => keys.split(",")[0]),
   },
+  alertmanagerPort: config.monitoring?.ports.alertmanager,
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
     // That of a file or of the stack's secrets is not written down a second time.

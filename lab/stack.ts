@@ -164,13 +164,15 @@ export class LabStack {
   /**
    * Runs `pulumi ARGS` on the lab's stack: its configuration, backend and passphrase. `destroy` goes on with the other
    * machines when one fails.
+   *
+   * @param configFile instead of the stack's own, for a preview of what is not written there yet.
    */
-  async run<T extends Options>(args: readonly string[], options: T) {
+  async run<T extends Options>(args: readonly string[], options: T, configFile?: string) {
     const toolchain = await resolveToolchain();
     await this.prepare(toolchain);
     const command = args.find((arg) => !arg.startsWith("-")) ?? "";
     const own = withConfigFile.has(command)
-      ? ["-C", repository, ...args, "--config-file", this.configFile]
+      ? ["-C", repository, ...args, "--config-file", configFile ?? this.configFile]
       : ["-C", this.directory, ...args];
     const env = {
       ...(await this.environment(toolchain)),

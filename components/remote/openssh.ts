@@ -26,6 +26,25 @@ export interface OpenSshOptions {
   readonly connectTimeout: number;
 }
 
+/** What a command reads, where it is more than a text. */
+export type RemoteInput = string | AsyncIterable<string | Uint8Array>;
+
+export interface RunOptions {
+  readonly input?: RemoteInput;
+  /** Seconds until it is given up. @default 60 */
+  readonly timeout?: number;
+  /** File on this computer that its standard output goes to, whatever is in it; the result has none then. */
+  readonly outputFile?: string;
+}
+
+/** A command under way on a machine. Its standard input is open until {@link end}. */
+export interface RemoteProcess {
+  /** Waits until its standard error has that in it. @returns false when it ended without. */
+  said(pattern: RegExp): Promise<boolean>;
+  /** Closes its standard input, and waits for its end. @throws UnreachableError as {@link OpenSsh.run} does. */
+  end(): Promise<RemoteResult>;
+}
+
 export interface RemoteResult {
   readonly exitCode: number;
   readonly stdout: string;
@@ -109,29 +128,62 @@ export class OpenSsh implements AsyncDisposable {
   /**
    * Runs a shell command on a machine.
    *
-   * @param options.timeout seconds until it is given up. @default 60
    * @throws UnreachableError when the machine cannot be logged in to; a command that fails is a result.
    */
-  async run(
-    machine: string,
-    command: string,
-    options: { readonly input?: string; readonly timeout?: number } = {},
-  ): Promise<RemoteResult> {
+  async run(machine: string, command: string, options: RunOptions = {}): Promise<RemoteResult> {
     const target = this.target(machine);
-    const timeout = options.timeout ?? 60;
-    const { result, said } = await this.logged(target, (args) =>
+    const { input, timeout = 60, outputFile } = options;
+    const ended = await this.logged(target, (args) =>
       execa("ssh", [...args, command], {
         reject: false,
         timeout: timeout * 1000,
-        ...(options.input === undefined ? { stdin: "ignore" } : { input: options.input }),
+        ...(typeof input === "string" ? { input } : { stdin: input ?? "ignore" }),
+        ...(outputFile === undefined ? {} : { stdout: { file: outputFile } }),
         stripFinalNewline: false,
       }),
     );
-    // 255 is the client's own failure; a remote command may exit with it too, but then the client logged nothing.
-    if (result.timedOut || result.exitCode === undefined || (result.exitCode === 255 && said.trim() !== "")) {
-      throw explain(target, result.timedOut ? `no answer within ${timeout} s` : said, said);
-    }
-    return { exitCode: result.exitCode, stdout: result.stdout, stderr: result.stderr };
+    return outcome(target, timeout, ended);
+  }
+
+  /**
+   * Starts a shell command on a machine and leaves its standard input open.
+   *
+   * @param options.input what it reads first
+   */
+  start(machine: string, command: string, options: { input: string; timeout: number }): RemoteProcess {
+    const target = this.target(machine);
+    const { input, timeout } = options;
+    let errors = "";
+    const listeners = new Set<() => void>();
+    let close = () => {};
+    const ended = this.logged(target, (args) => {
+      const child = execa("ssh", [...args, command], {
+        reject: false,
+        timeout: timeout * 1000,
+        stdin: "pipe",
+        stripFinalNewline: false,
+      });
+      child.stdin.write(input);
+      close = () => child.stdin.end();
+      child.stderr.on("data", (chunk: Buffer) => {
+        errors += chunk.toString();
+        for (const look of listeners) look();
+      });
+      return child;
+    });
+    return {
+      said: (pattern) =>
+        new Promise((resolve) => {
+          const look = () => pattern.test(errors) && resolve(true);
+          listeners.add(look);
+          look();
+          ended.then(() => resolve(pattern.test(errors)));
+        }),
+      end: async () => {
+        close();
+        return outcome(target, timeout, await ended);
+      },
+    };
   }
 
   /** Logs in for a person, on this terminal, or runs a command there. @returns the session's exit code */
@@ -179,6 +231,31 @@ export class OpenSsh implements AsyncDisposable {
     await rm(log, { force: true });
     return { result, said };
   }
+}
+
+/** What is asked of a client that has ended. */
+interface Ended {
+  readonly timedOut: boolean;
+  readonly exitCode?: number | undefined;
+  readonly stdout?: unknown;
+  readonly stderr?: unknown;
+}
+
+/** What a client's end means. @throws UnreachableError when it is the client's own failure. */
+function outcome(
+  target: Target,
+  timeout: number,
+  { result, said }: { readonly result: Ended; readonly said: string },
+): RemoteResult {
+  // 255 is the client's own failure; a remote command may exit with it too, but then the client logged nothing.
+  if (result.timedOut || result.exitCode === undefined || (result.exitCode === 255 && said.trim() !== "")) {
+    throw explain(target, result.timedOut ? `no answer within ${timeout} s` : said, said);
+  }
+  return {
+    exitCode: result.exitCode,
+    stdout: String(result.stdout ?? ""),
+    stderr: String(result.stderr ?? ""),
+  };
 }
 
 async function identity(directory: string, options: OpenSshOptions): Promise<string | undefined> {

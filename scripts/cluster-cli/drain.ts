@@ -178,7 +178,7 @@ async function untilPool(
       .map(({ name }) => name);
     const passed = Math.round((Date.now() - start) / 1000);
     if (waiting.length === 0 || passed >= limit) return { waiting, unasked };
-    progress.show(`${machine.name}: waiting for ${waiting.join(" and ")} to follow`, ` (${passed} s)`);
+    progress.show(`${machine.name}: waiting for ${waiting.join(" and ")} to follow`);
     await sleep(500);
   }
 }
@@ -207,7 +207,7 @@ async function untilIdle(
     const passed = Math.round((now - start) / 1000);
     if (left === 0 || passed >= limit || now - answered > answerLimit * 1000) return left;
     const what = left === undefined ? "its answer" : `${left} request${left === 1 ? "" : "s"} to finish`;
-    progress.show(`${machine.name}: drained, waiting for ${what}`, ` (${passed} of ${limit} s)`);
+    progress.show(`${machine.name}: drained, waiting at most ${limit} s for`, ` ${what}`);
     await sleep(500);
   }
 }

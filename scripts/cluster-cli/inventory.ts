@@ -27,6 +27,8 @@ const inventorySchema = z.object({
       apiKey: z.string().optional(),
     })
     .optional(),
+  /** Where the machine that watches has Alertmanager; absent without one. */
+  alertmanagerPort: z.number().optional(),
   ssh: z.object({
     privateKeyFile: z.string().optional(),
     /** Made by the platform aws. */

@@ -29,6 +29,19 @@ const reportSchema = z.object({
       staged: z.array(z.object({ digest: z.string(), complete: z.boolean(), since: z.number() })),
     })
     .nullable(),
+  engine: z.object({ name: z.string(), commit: z.string().nullable() }).nullable(),
+  gpus: z
+    .array(
+      z.object({
+        name: z.string(),
+        utilization: z.number().nullable(),
+        used: z.number().nullable(),
+        total: z.number().nullable(),
+        temperature: z.number().nullable(),
+      }),
+    )
+    .nullable(),
+  certificate: z.number().nullable(),
   outputs: z.string().nullable(),
   layers: z.record(z.string(), z.string().nullable()),
 });

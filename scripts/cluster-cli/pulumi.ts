@@ -1,9 +1,13 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { execa, type Options } from "execa";
 import { Lab } from "../../lab/lab";
 import { LabStack, stackName as labStackName } from "../../lab/stack";
 import { repository } from "../lib/paths";
 import { resolveToolchain } from "../toolchain";
 import { explainLocks, projectName } from "../toolchain/locks";
+import { complaints } from "./plan";
 
 /** What a `pulumi` command came to. */
 export interface PulumiResult {
@@ -29,11 +33,44 @@ export async function runPulumi(
   };
 }
 
-/** Runs `pulumi up` on a stack with its output to the terminal. @returns whether it succeeded. */
-export async function deploy(stack: string): Promise<boolean> {
+/**
+ * Previews a stack with another text for its configuration, which is not written to its file.
+ *
+ * @returns what `pulumi preview --json` says.
+ * @throws an Error with the program's words when it refuses.
+ */
+export async function preview(stack: string, config: string): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-preview-"));
+  try {
+    const file = join(directory, `Pulumi.${stack}.yaml`);
+    await writeFile(file, config, { mode: 0o600 });
+    const result = await run(
+      stack,
+      ["preview", "--json", "--non-interactive"],
+      { reject: false, input: "" },
+      file,
+    );
+    const { exitCode, stdout, stderr } = result;
+    if (exitCode === 0) return String(stdout);
+    const said = complaints(String(stdout));
+    throw new Error(
+      `Nothing was changed: the preview fails.\n${said.length > 0 ? said.join("\n") : String(stderr).trim() || String(stdout).trim()}`,
+    );
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Runs `pulumi up` on a stack with its output to the terminal.
+ *
+ * @param aside to standard error, where standard output is for a program
+ * @returns whether it succeeded.
+ */
+export async function deploy(stack: string, aside = false): Promise<boolean> {
   const { exitCode } = await run(stack, ["up", "--yes", "--skip-preview"], {
     reject: false,
-    stdio: "inherit",
+    stdio: ["inherit", aside ? 2 : "inherit", "inherit"],
   });
   if (exitCode === 0) return true;
   const hint = await explainLocks(await backendUrl(stack), projectOf(), stack, repository);
@@ -55,10 +92,19 @@ export function projectOf(): string {
   return name;
 }
 
-async function run<T extends Options>(stack: string, args: readonly string[], options: T) {
-  if (stack === labStackName) return new LabStack(new Lab()).run(args, options);
+/** @param configFile instead of the stack's own */
+async function run<T extends Options>(
+  stack: string,
+  args: readonly string[],
+  options: T,
+  configFile?: string,
+) {
+  if (stack === labStackName) return new LabStack(new Lab()).run(args, options, configFile);
   const { pulumi, env } = await resolveToolchain();
-  const which = WITHOUT_STACK.has(args[0] ?? "") ? [] : ["--stack", stack];
+  const which = [
+    ...(WITHOUT_STACK.has(args[0] ?? "") ? [] : ["--stack", stack]),
+    ...(configFile === undefined ? [] : ["--config-file", configFile]),
+  ];
   return execa(pulumi, ["-C", repository, ...args, ...which], { ...options, env });
 }
 

@@ -1,5 +1,5 @@
 import { hostFile } from "../../components/remote/hostFiles";
-import { asRoot, type OpenSsh } from "../../components/remote/openssh";
+import { asRoot, type OpenSsh, type RunOptions } from "../../components/remote/openssh";
 import type { InventoryMachine } from "./inventory";
 
 /** A shell command, whatever is in it, as a machine's login user must type it to have root's rights. */
@@ -37,11 +37,31 @@ export async function runProgram(
   ssh: OpenSsh,
   file: string,
   args: readonly (string | number)[] = [],
+  options: Omit<RunOptions, "input"> = {},
 ): Promise<string> {
   const command = asRoot(machine, ["python3 -", ...args].join(" "));
-  const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, { input: hostFile(file) });
+  const { exitCode, stdout, stderr } = await ssh.run(machine.name, command, {
+    ...options,
+    input: hostFile(file),
+  });
   if (exitCode !== 0) throw new Error(`${machine.name}: ${file} failed: ${stderr.trim().split("\n").at(-1)}`);
   return stdout;
+}
+
+/**
+ * The same for a program that reads its standard input: how it is called, and what must come first there.
+ *
+ * @param args need no quoting
+ */
+export function programWithInput(
+  machine: Pick<InventoryMachine, "user">,
+  file: string,
+  args: readonly (string | number)[],
+): { readonly command: string; readonly text: string } {
+  const text = hostFile(file);
+  // Read to its last byte and no further; what follows is the program's own.
+  const start = `import sys; exec(compile(sys.stdin.buffer.read(${Buffer.byteLength(text)}), "${file}", "exec"))`;
+  return { command: asRoot(machine, [`python3 -c '${start}'`, ...args].join(" ")), text };
 }
 
 /** The machine of that name. @throws with the names that there are. */

@@ -23,6 +23,8 @@ export interface PendingOperation {
 /** A stack's state as `pulumi stack export` shows it. */
 export interface State {
   readonly deployment: {
+    /** By whom and when it was written. */
+    readonly manifest?: { readonly time?: string };
     readonly resources?: readonly StateResource[];
     readonly pending_operations?: readonly PendingOperation[];
   };
@@ -41,9 +43,19 @@ export async function exportState(stack: string, showSecrets = false): Promise<S
   return JSON.parse(await stateCommand(stack, args)) as State;
 }
 
+/** The same as the text that {@link importStateText} takes, its secrets encrypted. */
+export async function exportStateText(stack: string): Promise<string> {
+  return stateCommand(stack, ["stack", "export"]);
+}
+
 /** Replaces a stack's state. Pulumi drops the pending operations then. */
 export async function importState(stack: string, state: State): Promise<void> {
-  await stateCommand(stack, ["stack", "import"], JSON.stringify(state));
+  await importStateText(stack, JSON.stringify(state));
+}
+
+/** The same, of a text that {@link exportStateText} gave. */
+export async function importStateText(stack: string, state: string): Promise<void> {
+  await stateCommand(stack, ["stack", "import"], state);
 }
 
 /** The last part of a URN: the resource's own name. */

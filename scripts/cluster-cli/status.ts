@@ -1,11 +1,16 @@
 import pLimit from "p-limit";
+import * as z from "zod";
 import { type OpenSsh, UnreachableError } from "../../components/remote/openssh";
 import { utc } from "../lib/time";
 import type { Inventory, InventoryMachine } from "./inventory";
 import { type MachineReport, probe } from "./probe";
+import { runProgram } from "./run";
 
 /** Machines asked at once. */
 const AT_ONCE = 32;
+
+/** Days before its end from which a certificate is a finding: ACME renews at thirty. */
+const CERTIFICATE_DAYS = 14;
 
 export interface DirectorStatus {
   readonly name: string;
@@ -36,8 +41,34 @@ export interface RealServerStatus {
   readonly ready: boolean;
   /** Why it is drained, and since when (ISO 8601): by hand or by a deployment. Null when it is not. */
   readonly drain: { readonly reason: string; readonly since: string } | null;
+  /** What waits and what is spoken there; null when it does not say. */
+  readonly queue: { readonly waiting: number; readonly running: number } | null;
+  /** Digest of the speech app's release that runs there; null when it could not be asked. */
+  readonly release: string | null;
+  /** Name of the engine that speaks, and upstream's commit of it where there is one. */
+  readonly engine: MachineReport["engine"];
+  /** Null where there is none. */
+  readonly gpus: MachineReport["gpus"];
   /** What is mounted at /root/CosyVoice/outputs; null when nothing is. */
   readonly outputs: string | null;
+}
+
+const alertSchema = z.object({
+  name: z.string(),
+  severity: z.string(),
+  summary: z.string(),
+  since: z.string(),
+  silenced: z.boolean(),
+});
+
+/** What Alertmanager has, as `host/alerts.py` says it. */
+export type AlertStatus = z.infer<typeof alertSchema>;
+
+/** The certificate of HTTPS that ends first. */
+export interface CertificateStatus {
+  /** ISO 8601 */
+  readonly until: string;
+  readonly days: number;
 }
 
 export interface ClusterStatus {
@@ -48,6 +79,10 @@ export interface ClusterStatus {
   readonly scheduler: string | null;
   readonly directors: readonly DirectorStatus[];
   readonly realServers: readonly RealServerStatus[];
+  /** Null without HTTPS. */
+  readonly certificate: CertificateStatus | null;
+  /** What fires now; null when nothing watches, or what does cannot be asked. It is no finding: it ends minutes after its reason. */
+  readonly alerts: readonly AlertStatus[] | null;
   /** What is not as it should be, each in a sentence; empty when all is well. */
   readonly findings: readonly string[];
 }
@@ -58,7 +93,23 @@ export type Answer = { readonly report: MachineReport } | { readonly reason: str
 /** Asks every director and real server how it is, and puts the answers together. */
 export async function clusterStatus(inventory: Inventory, ssh: OpenSsh): Promise<ClusterStatus> {
   const asked = inventory.machines.filter(({ role }) => role === "director" || role === "realServer");
-  return summarise(inventory, await askAll(inventory, asked, ssh));
+  const [answers, alerts] = await Promise.all([askAll(inventory, asked, ssh), askAlerts(inventory, ssh)]);
+  return summarise(inventory, answers, alerts);
+}
+
+/** Alerts, or why they are not known; null where nothing watches. */
+type AlertsAnswer = readonly AlertStatus[] | { readonly reason: string } | null;
+
+/** Asks Alertmanager, through the machine that it is on. */
+async function askAlerts({ machines, alertmanagerPort }: Inventory, ssh: OpenSsh): Promise<AlertsAnswer> {
+  const monitor = machines.find(({ role }) => role === "monitor");
+  if (monitor === undefined || alertmanagerPort === undefined) return null;
+  try {
+    const said = await runProgram(monitor, ssh, "alerts.py", [alertmanagerPort]);
+    return z.array(alertSchema).parse(JSON.parse(said));
+  } catch (error) {
+    return { reason: error instanceof Error ? error.message : String(error) };
+  }
 }
 
 /** Asks machines how they are, all at once. The answers are by name. */
@@ -94,7 +145,12 @@ export function reportOf(
 }
 
 /** Puts the machines' answers together. Of one that was not asked nothing is known, and nothing is said against it. Pure. */
-export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Answer>): ClusterStatus {
+export function summarise(
+  inventory: Inventory,
+  answers: ReadonlyMap<string, Answer>,
+  alerts: AlertsAnswer = null,
+  now = Date.now(),
+): ClusterStatus {
   const { vip, port, machines } = inventory;
   const contact = (machine: InventoryMachine) => {
     const answer = answers.get(machine.name);
@@ -132,11 +188,32 @@ export function summarise(inventory: Inventory, answers: ReadonlyMap<string, Ans
         drain: report?.drain
           ? { reason: report.drain.reason, since: new Date(report.drain.since * 1000).toISOString() }
           : null,
+        queue: report?.queue ?? null,
+        release: report?.releases?.current ?? null,
+        engine: report?.engine ?? null,
+        gpus: report?.gpus ?? null,
         outputs: report?.outputs ?? null,
       };
     });
-  const status = { vip, port, holder, scheduler: table?.scheduler ?? null, directors, realServers };
-  return { ...status, findings: findings(status) };
+  const ends = [...answers.values()].flatMap((answer) =>
+    "report" in answer && answer.report.certificate !== null ? [answer.report.certificate] : [],
+  );
+  const status = {
+    vip,
+    port,
+    holder,
+    scheduler: table?.scheduler ?? null,
+    directors,
+    realServers,
+    certificate: ends.length === 0 ? null : certificateStatus(Math.min(...ends) * 1000, now),
+    alerts: alerts !== null && "reason" in alerts ? null : alerts,
+  };
+  const unheard = alerts !== null && "reason" in alerts ? [`Alerts are not known: ${alerts.reason}.`] : [];
+  return { ...status, findings: [...findings(status), ...unheard] };
+}
+
+function certificateStatus(until: number, now: number): CertificateStatus {
+  return { until: new Date(until).toISOString(), days: Math.floor((until - now) / 86_400_000) };
 }
 
 /** What the reason of a drain begins with when `scripts/cluster drain` made it. */
@@ -154,7 +231,7 @@ function poolState(table: MachineReport | undefined, weight: number | undefined)
 }
 
 function findings(status: Omit<ClusterStatus, "findings">): string[] {
-  const { vip, holder, directors, realServers } = status;
+  const { vip, holder, directors, realServers, certificate } = status;
   const found: string[] = [];
   for (const { name, address, reachable, reason } of [...directors, ...realServers]) {
     if (!reachable) found.push(`${name} (${address}) cannot be reached: ${reason}.`);
@@ -188,5 +265,14 @@ function findings(status: Omit<ClusterStatus, "findings">): string[] {
     }
     if (outputs === null) found.push(`${name}: the share is not mounted at /root/CosyVoice/outputs.`);
   }
+  const releases = new Set(realServers.flatMap(({ release }) => release ?? []));
+  if (releases.size > 1)
+    found.push(`The real servers run ${releases.size} releases: ${[...releases].join(", ")} (pulumi up).`);
+  if (certificate !== null && certificate.days < CERTIFICATE_DAYS)
+    found.push(
+      certificate.days < 0
+        ? `The certificate of HTTPS has ended (${certificate.until}).`
+        : `The certificate of HTTPS ends in ${certificate.days} days (${certificate.until}).`,
+    );
   return found;
 }

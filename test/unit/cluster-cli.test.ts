@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { mock } from "node:test";
 import { stripVTControlCharacters } from "node:util";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
@@ -45,6 +46,9 @@ const report = (changes: Partial<MachineReport>): { readonly report: MachineRepo
     queue: { waiting: 0, running: 0 },
     drain: null,
     releases: null,
+    engine: { name: "cpu", commit: null },
+    gpus: null,
+    certificate: null,
     outputs: "10.0.0.20:/",
     layers: {},
     ...changes,
@@ -132,7 +136,7 @@ describe("scripts/cluster status", () => {
       "rs-2 is drained since 2023-11-14 22:13:20 UTC: by hand (anna@desk): new fan (scripts/cluster undrain rs-2).",
     ]);
     // With colours where there is a terminal, or a CI.
-    assert.match(stripVTControlCharacters(renderStatus(status)), /rs-2 .* active, drained by hand /);
+    assert.match(stripVTControlCharacters(renderStatus(status)), /rs-2 .* drained 0 .* by hand /);
   });
   it("tells a drained real server that gets new connections, and one that a deployment drains", () => {
     const drain = { reason: "deployment: service", since: 1_700_000_000 };
@@ -154,6 +158,127 @@ describe("scripts/cluster status", () => {
       assert.match(renderStatus(status), expected);
     });
   }
+});
+
+describe("scripts/cluster status, of what is around the pool", () => {
+  const [release, other] = ["0123456789abcdef", "fedcba9876543210"];
+  const runs = (current: string, changes: Partial<MachineReport> = {}) =>
+    report({
+      releases: { current, previous: null, staged: [] },
+      queue: { waiting: 2, running: 1 },
+      gpus: [{ name: "NVIDIA Made Up T4", utilization: 34, used: 6144, total: 15_360, temperature: null }],
+      engine: { name: "cosyvoice", commit: "c".repeat(40) },
+      ...changes,
+    });
+  const day = 86_400_000;
+  const now = Date.UTC(2026, 0, 31);
+  const alert = {
+    ...{ name: "QueueLong", severity: "warning", summary: "rs-1 has a long queue", silenced: false },
+    since: "2026-01-31T18:05:09.000Z",
+  };
+  const until = (days: number) => ({ certificate: (now + days * day) / 1000 });
+
+  it("tells versions, queue, GPU, share, certificate and alerts in a table of 80 columns, and to programs", () => {
+    const all = answers({ "rs-1": runs(release, until(89.5)), "rs-2": runs(release, until(12.5)) });
+    const status = summarise(inventory, all, [alert], now);
+    const [first] = status.realServers;
+    assert.equal(first?.release, release);
+    assert.deepEqual(first?.queue, { waiting: 2, running: 1 });
+    assert.equal(first?.gpus?.[0]?.utilization, 34);
+    assert.deepEqual(status.certificate, { until: "2026-02-12T12:00:00.000Z", days: 12 });
+    assert.deepEqual(status.alerts, [alert]);
+    assert.deepEqual(status.findings, [
+      "The certificate of HTTPS ends in 12 days (2026-02-12T12:00:00.000Z).",
+    ]);
+    const text = stripVTControlCharacters(renderStatus(status));
+    assert.match(text, /^share 10\.0\.0\.20:\/ on 2 of 2 {2}engine cosyvoice cccccccc$/m);
+    assert.match(text, /^certificate until 2026-02-12, 12 days$/m);
+    assert.match(text, /^rs-1 +10\.0\.0\.1 +serving 1 +2\/1 +ready +1\+2 +0123456$/m);
+    assert.match(text, /^rs-1 +Made Up T4 +34 % +6\.0 of 15\.0 GiB +-$/m);
+    assert.match(text, /^alert QueueLong since 2026-01-31T18:05:09Z: rs-1 has a long queue$/m);
+  });
+
+  it("is no wider than a terminal with the longest of addresses and words", () => {
+    const long = {
+      ...inventory,
+      machines: inventory.machines.map((each) => ({
+        ...each,
+        name: each.name.replace("rs-", "speech-rs-0"),
+        address: each.address.replace("10.0.0.", "192.168.100.10"),
+      })),
+    };
+    const stopped = { "keepalived.service": "active", "cosyvoice.service": "activating" };
+    const table = long.machines
+      .slice(2)
+      .map(({ address }) => ({ ...entry(address, 10), active: 123, inactive: 4567 }));
+    const all = new Map<string, Answer>([
+      ["director-1", report({ vip: "eth0", scheduler: "mh", ipvs: table })],
+      ["director-2", report({})],
+      ["speech-rs-01", runs(release, { units: stopped, queue: { waiting: 12, running: 1 } })],
+      ["speech-rs-02", { reason: "no answer" }],
+    ]);
+    const lines = stripVTControlCharacters(renderStatus(summarise(long, all))).split("\n");
+    for (const line of lines.filter((text) => !text.startsWith("!"))) assert.ok(line.length <= 80, line);
+  });
+
+  it("names real servers that run different releases", () => {
+    const { findings } = summarise(inventory, answers({ "rs-1": runs(release), "rs-2": runs(other) }));
+    assert.deepEqual(findings, [`The real servers run 2 releases: ${release}, ${other} (pulumi up).`]);
+  });
+
+  it("names a certificate that has ended, and alerts that cannot be asked for; those that fire are no finding", () => {
+    const status = summarise(
+      inventory,
+      answers({ "rs-1": report(until(-1)) }),
+      { reason: "connection refused" },
+      now,
+    );
+    assert.deepEqual(status.findings, [
+      "The certificate of HTTPS has ended (2026-01-30T00:00:00.000Z).",
+      "Alerts are not known: connection refused.",
+    ]);
+    assert.equal(status.alerts, null);
+    assert.deepEqual(summarise(inventory, answers(), [alert], now).findings, []);
+    assert.match(renderStatus(summarise(inventory, answers(), [], now)), /No alert fires\./);
+  });
+});
+
+describe("progress", () => {
+  const line = (isTTY: boolean) => {
+    const written: string[] = [];
+    const stream = { isTTY, columns: 40, write: (text: string) => written.push(text) };
+    return { written, progress: new ProgressLine(stream as unknown as NodeJS.WriteStream) };
+  };
+  beforeEach(() => mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] }));
+  afterEach(() => mock.timers.reset());
+
+  it("shows how long it has taken once that is long", () => {
+    const { written, progress } = line(true);
+    progress.show("asking", " (1 of 7)");
+    assert.equal(written.at(-1), "\r\u001b[Kasking (1 of 7)");
+    mock.timers.tick(5000);
+    assert.equal(written.at(-1), "\r\u001b[Kasking (1 of 7), 5 s");
+    progress.show("asking", " (2 of 7)");
+    assert.equal(written.at(-1), "\r\u001b[Kasking (2 of 7), 5 s");
+    progress.show("reading");
+    assert.equal(written.at(-1), "\r\u001b[Kreading");
+    progress.clear();
+    assert.equal(written.at(-1), "\r\u001b[K");
+    mock.timers.tick(5000);
+    assert.equal(written.at(-1), "\r\u001b[K");
+  });
+  it("is a line for each step that takes long where nobody sees it move", () => {
+    const { written, progress } = line(false);
+    progress.show("quick");
+    progress.show("asking", " (1 of 7)");
+    mock.timers.tick(1500);
+    progress.show("asking", " (2 of 7)");
+    mock.timers.tick(1500);
+    progress.show("reading");
+    progress.clear();
+    mock.timers.tick(5000);
+    assert.deepEqual(written, ["asking\n"]);
+  });
 });
 
 describe("scripts/cluster forget", () => {

@@ -60,7 +60,7 @@ class PretendPair {
         drain: null,
       },
       units: { "keepalived.service": holds ? "active" : this.keepalived },
-      ...{ releases: null, outputs: null, layers: {} },
+      ...{ releases: null, engine: null, gpus: null, certificate: null, outputs: null, layers: {} },
     };
     return { exitCode: 0, stdout: JSON.stringify(report), stderr: "" };
   }

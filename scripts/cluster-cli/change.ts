@@ -1,0 +1,59 @@
+import { plannedSteps, renderSteps } from "./plan";
+import type { ProgressLine } from "./progress";
+import { deploy, preview } from "./pulumi";
+import { agreed, type Outcome } from "./session";
+import type { StackFile } from "./stackFile";
+
+export interface ChangeOptions {
+  /** Go without asking. */
+  readonly yes: boolean;
+  /** Standard output is for a program: all words go to standard error. */
+  readonly json: boolean;
+  /** What is going to happen besides the list of resources. */
+  readonly announcement: string;
+  /** How to take the change back when its deployment fails. */
+  readonly back: string;
+}
+
+/**
+ * Deploys a changed stack file: previews it, shows what would happen, asks, and only then writes it. Until then the file is as
+ * it was, whatever happens.
+ *
+ * @returns `well` when it was deployed, or nothing was to be done.
+ * @throws with the program's words when the preview refuses the change.
+ */
+export async function change(
+  stack: string,
+  file: StackFile,
+  { yes, json, announcement, back }: ChangeOptions,
+  progress: ProgressLine,
+): Promise<Outcome> {
+  const say = json ? console.error : console.log;
+  progress.show("previewing: nothing is touched yet");
+  const steps = plannedSteps(await preview(stack, file.text));
+  progress.clear();
+  say(announcement);
+  if (steps.length === 0 && !file.changed) {
+    say("Nothing is to be done: the cluster is as the stack file and this checkout say.");
+    return "well";
+  }
+  say(
+    steps.length === 0
+      ? `No resource would change, only ${file.path}.`
+      : `\nWhat pulumi would do:\n${renderSteps(steps)}`,
+  );
+  if (!yes && !(await agreed("Deploy that?"))) {
+    say("Nothing was changed.");
+    return "declined";
+  }
+  if (file.changed) await file.save();
+  const start = Date.now();
+  if (!(await deploy(stack, json))) {
+    console.error(
+      `\nThe deployment failed; its words are above. ${file.path} says what was wanted: pulumi up tries again. Back: ${back}`,
+    );
+    return "failed";
+  }
+  say(`\nDeployed in ${Math.round((Date.now() - start) / 1000)} s.`);
+  return "well";
+}

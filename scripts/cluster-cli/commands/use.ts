@@ -1,0 +1,113 @@
+import { writeFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { bench, describe, renderBench } from "../bench";
+import { machineIn } from "../run";
+import { agreed, explain, whole, within } from "../session";
+import { speak } from "../speak";
+
+/** The lab is nobody's production. */
+const LAB = "lab";
+
+/** Commands that use the cluster as its clients do, or log in to it. */
+export function useCommands(program: Command): void {
+  const speakCommand = program
+    .command("speak")
+    .argument("<text>", "what is to be said")
+    .option("-o, --output <file>", "where the audio goes", "speech.wav")
+    .option("--voice <id>", "one of GET /v1/voices")
+    .option("--seed <number>", "1 to 100000000", whole(1, 100_000_000))
+    .option("--fresh", "have it spoken even if the result is there already")
+    .description("have a sentence said through the VIP")
+    .action((text: string, options: { output: string; voice?: string; seed?: number; fresh?: true }) =>
+      within(program, async ({ inventory, ssh, progress }) => {
+        const { voice, seed } = options;
+        progress.show("having it said");
+        const spoken = await speak(inventory, ssh, text, { voice, seed, cache: options.fresh !== true });
+        progress.clear();
+        await writeFile(options.output, spoken.audio);
+        const how = spoken.cache === "hit" ? "found" : "made";
+        console.log(
+          `${options.output}: ${spoken.seconds.toFixed(1)} s of audio, ${how} by ${spoken.node} in ${spoken.took.toFixed(1)} s. ` +
+            `More: scripts/cluster logs --request ${spoken.request}`,
+        );
+        return "well";
+      }),
+    );
+  explain(speakCommand, {
+    exit: "0 it was said",
+    examples: ['speak "Is anybody there?"', 'speak "Good morning." -o morning.wav --voice en --fresh'],
+  });
+
+  const benchCommand = program
+    .command("bench")
+    .option("--sentences <number>", "sentences in all; 0 for none", whole(0, 10_000), 20)
+    .option("--at-once <number>", "sentences at the same time", whole(1, 200), 2)
+    .option("--characters <number>", "length of a sentence", whole(40, 2000), 120)
+    .option(
+      "--rate <number>",
+      "light requests a second besides (GET /healthz, a new connection each)",
+      whole(0, 200),
+      0,
+    )
+    .option("--seconds <number>", "the end, whatever was done by then", whole(1, 600), 60)
+    .option("--yes", "do not ask")
+    .option("--json", "for programs")
+    .description("put a bounded load on the cluster through its VIP, and say how it does")
+    .action(
+      (options: {
+        sentences: number;
+        atOnce: number;
+        characters: number;
+        rate: number;
+        seconds: number;
+        yes?: true;
+        json?: true;
+      }) =>
+        within(program, async ({ stack, inventory, ssh, progress }) => {
+          if (options.sentences === 0 && options.rate === 0)
+            throw new Error("Nothing would be asked: give --sentences, or --rate.");
+          progress.clear();
+          if (stack !== LAB && options.yes !== true) {
+            console.log(`${describe(options)}, on the stack ${stack}, whose users wait behind it.`);
+            if (!(await agreed("Do that?"))) return "declined";
+          }
+          const result = await bench(inventory, ssh, options, progress);
+          progress.clear();
+          console.log(options.json ? JSON.stringify(result, undefined, 2) : renderBench(result));
+          return result.kinds.every(({ errors }) => errors === 0) ? "well" : "findings";
+        }),
+    );
+  benchCommand.addHelpText(
+    "after",
+    `
+It asks from the stack's client machine (verification.client), from all of its
+addresses in turn, since one address mostly meets one real server; else from
+this computer. Each sentence is a new one, and its result stays on the share
+like any other.`,
+  );
+  explain(benchCommand, {
+    exit: "0 every request ended well, 1 some did not, 3 you said no",
+    examples: [
+      "bench",
+      "bench --sentences 100 --at-once 8 --stack onprem",
+      "bench --sentences 0 --rate 200 --seconds 10 --json",
+    ],
+  });
+
+  const ssh = program
+    .command("ssh")
+    .argument("<machine>", "its name")
+    .argument("[command...]", "what to run there, after a --; a shell without")
+    .description("log in to a machine, its host key checked")
+    .action((name: string, command: string[]) =>
+      within(program, async ({ inventory, ssh, progress }) => {
+        progress.clear();
+        process.exitCode = await ssh.session(machineIn(inventory.machines, name).name, command);
+        return undefined;
+      }),
+    );
+  explain(ssh, {
+    exit: "that of the command there",
+    examples: ["ssh rs-1", "ssh rs-1 -- nvidia-smi", "ssh director-1 --stack onprem -- ipvsadm -Ln"],
+  });
+}

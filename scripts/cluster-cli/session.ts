@@ -1,0 +1,93 @@
+import { createInterface } from "node:readline/promises";
+import { type Command, InvalidArgumentError } from "commander";
+import type { OpenSsh } from "../../components/remote/openssh";
+import { connect, type Inventory, readInventory } from "./inventory";
+import { parseSince } from "./logs";
+import { ProgressLine } from "./progress";
+
+/** Exit codes: what a script can tell from them. */
+export const EXIT = { well: 0, findings: 1, failed: 2, declined: 3 } as const;
+
+/** What a command came to. */
+export type Outcome = keyof typeof EXIT;
+
+/** What a command works with: the stack's machines, a way to them, and a line for its progress. */
+export interface Session {
+  readonly stack: string;
+  readonly inventory: Inventory;
+  readonly ssh: OpenSsh;
+  readonly progress: ProgressLine;
+}
+
+/** The stack that a command is about. */
+export function stackOf(program: Command): string {
+  return program.opts<{ stack: string }>().stack;
+}
+
+/** Opens a session for a command and ends it, whatever happens. What it comes to is the program's exit code. */
+export async function within(
+  program: Command,
+  work: (session: Session) => Promise<Outcome | undefined>,
+): Promise<void> {
+  const stack = stackOf(program);
+  const progress = new ProgressLine();
+  try {
+    progress.show(`reading the stack ${stack}`);
+    const inventory = await readInventory(stack);
+    await using ssh = await connect(stack, inventory);
+    const outcome = await work({ stack, inventory, ssh, progress });
+    if (outcome !== undefined) process.exitCode = EXIT[outcome];
+  } finally {
+    progress.clear();
+  }
+}
+
+/** Ends a command's help: what its exit codes mean beyond the usual, and how it is called. */
+export function explain(
+  command: Command,
+  { exit, examples }: { readonly exit: string; readonly examples: readonly string[] },
+): void {
+  const calls = examples.map((example) => `  scripts/cluster ${example}`).join("\n");
+  command.addHelpText("after", `\nExit status: ${exit}, 2 it failed.\n\nExamples:\n${calls}`);
+}
+
+/** Asks the user. @throws an Error when there is no terminal to ask at. */
+export async function agreed(question: string): Promise<boolean> {
+  if (!process.stdin.isTTY) throw new Error(`${question} There is no terminal to ask at: say --yes.`);
+  const line = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return /^y(es)?$/i.test((await line.question(`${question} [y/N] `)).trim());
+  } finally {
+    line.close();
+  }
+}
+
+/** An option's argument: seconds, 0 or more. */
+export function seconds(text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value < 0)
+    throw new InvalidArgumentError("Give a number of seconds, 0 or more.");
+  return value;
+}
+
+/** An option's argument: a whole number between two others. */
+export function whole(least: number, most: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (text.trim() === "" || !Number.isInteger(value) || value < least || value > most)
+      throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`);
+    return value;
+  };
+}
+
+/** An option's argument: a moment, as seconds since 1970. */
+export function since(text: string): number {
+  const moment = parseSince(text, Date.now() / 1000);
+  if (moment === undefined) throw new InvalidArgumentError("Give a span such as 10m, 2h or 1d, or a moment.");
+  return moment;
+}
+
+/** An option's argument that can be given more than once. */
+export function several(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text];
+}
