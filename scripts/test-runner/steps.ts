@@ -134,11 +134,12 @@ const selections: Record<string, (step: Step) => boolean> = {
  * The steps that the arguments of `scripts/test` ask for, or what is wrong with them.
  *
  * `faults` is no part of `all`: the lab's tests break a selection of things on their way, the whole matrix takes an hour. Nor are
- * `engine`, `security` and the lab's part of `monitoring`: what they prove with machines is tested without them in every run. Nor
- * is `monitoring --logs`.
+ * `engine`, `security` and the lab's part of `cli` and of `monitoring`: what they prove with machines is tested without them in
+ * every run. Nor is `monitoring --logs`.
  */
 export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   const [what = "all", ...rest] = args;
+  if (what === "cli") return cliSteps(rest);
   if (what === "faults") return faultSteps(rest);
   if (what === "monitoring") return monitoringSteps(rest);
   if (what === "security") return securitySteps(rest);
@@ -147,7 +148,7 @@ export function chooseSteps(args: readonly string[]): readonly Step[] | string {
   if (apart !== undefined && rest.length === 0) return [apart];
   const selected = selections[what];
   if (selected === undefined || rest.length > 0)
-    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], faults [NAME...] [--state existing], monitoring [--state existing | --logs], docs [--state existing].`;
+    return `"${args.join(" ")}" is not one of: ${Object.keys(selections).join(", ")}, previews, engine, security [native | lab], cli [--state existing], faults [NAME...] [--state existing], monitoring [--state existing | --logs], docs [--state existing].`;
   return steps.filter(selected);
 }
 
@@ -197,6 +198,38 @@ function securitySteps(args: readonly string[]): readonly Step[] | string {
     lab: true,
   };
   return [...(where === "lab" ? [] : native), ...(where === "native" ? [] : [lab])];
+}
+
+/** What is known of scripts/cluster; with a cluster only where one runs, for it takes one. */
+function cliSteps(args: readonly string[]): readonly Step[] | string {
+  const existing = args.join(" ") === "--state existing";
+  if (args.length > 0 && !existing) {
+    return `"${args.join(" ")}" is not known to cli: give --state existing for the lab that runs.`;
+  }
+  const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
+  const files = ["cluster-*", "doctor", "failover", "ssh", "locks", "load"].map(
+    (name) => `test/unit/${name}.test.ts`,
+  );
+  const alone: Step = {
+    name: "scripts/cluster, without machines",
+    command: [...some, "20000", ...files],
+    counts: "mocha",
+    packages: ["openssh-client", "python3"],
+  };
+  const sent: Step = {
+    name: "what scripts/cluster sends to machines",
+    command: ["host/test", "-k", "capture or share or alerts or probe or examine"],
+    counts: "pytest",
+    packages: ["python3-venv", "iproute2"],
+  };
+  const lab: Step = {
+    name: "scripts/cluster, in the lab",
+    command: [...some, "900000", "test/lab/1c-operate.test.ts", "test/cli/change.test.ts"],
+    counts: "mocha",
+    lab: true,
+    environment: { COSYVOICE_LVS_STATE: stateDir() },
+  };
+  return [alone, sent, ...(existing ? [lab] : [])];
 }
 
 /**

@@ -70,6 +70,62 @@ describe("scripts/cluster", () => {
     }
   });
 
+  it("trace shows one request hop by hop: the MAC changes, the packet does not, the reply goes past the director", async () => {
+    const director = await holder();
+    const { output: told } = await script("cluster", "where", "192.168.1.201");
+    const node = /goes to (\S+)/.exec(told)?.[1] as string;
+    const { exitCode, output } = await script("cluster", "trace", "--from", "192.168.1.201");
+    assert.equal(exitCode, 0, output);
+    assert.match(output, new RegExp(`port \\d+: 200 by ${node}`));
+    assert.match(output, new RegExp(`client → ${director} `));
+    assert.match(output, new RegExp(`${director} → ${node} [^]*:7860  unchanged, another MAC`));
+    assert.match(output, new RegExp(`${node} → client [^]*from the VIP`));
+    assert.match(output, new RegExp(`${director} passed it on to ${node} by direct routing`));
+    // A machine without tcpdump is named, with what to do, and the others are drawn.
+    await inside(node, "mv /usr/bin/tcpdump /usr/bin/tcpdump.away");
+    try {
+      const without = await script("cluster", "trace", "--from", "192.168.1.201");
+      assert.equal(without.exitCode, 1);
+      assert.match(
+        without.output,
+        new RegExp(`${node} has no tcpdump, and nothing is installed unasked: .* apt-get install tcpdump`),
+      );
+      assert.match(without.output, new RegExp(`client → ${director} `));
+    } finally {
+      await inside(node, "mv /usr/bin/tcpdump.away /usr/bin/tcpdump");
+    }
+  });
+
+  it("bench counts what it asked for, and who answered", async () => {
+    const wanted = ["--sentences", "6", "--at-once", "2", "--characters", "60", "--rate", "2", "--json"];
+    const { exitCode, output } = await script("cluster", "bench", ...wanted);
+    assert.equal(exitCode, 0, output);
+    const { from, addresses, kinds } = JSON.parse(
+      output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1),
+    );
+    assert.deepEqual({ from, addresses }, { from: "client", addresses: 51 });
+    const [sentences, light] = kinds;
+    assert.deepEqual([sentences.kind, sentences.requests, sentences.errors], ["sentence", 6, 0]);
+    assert.ok(sentences.p50 > 0 && sentences.p50 <= sentences.p99);
+    assert.ok(light.requests > 2, "light requests went beside them");
+    for (const name of Object.keys(sentences.nodes)) assert.match(name, /^rs-\d$/);
+  });
+
+  it("status tells versions, queues and the share, to programs too", async () => {
+    const { output } = await script("cluster", "status", "--json");
+    const { directors, realServers, certificate, alerts } = JSON.parse(
+      output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1),
+    );
+    assert.equal(directors.length, 2);
+    for (const { release, engine, queue, outputs } of realServers) {
+      assert.match(release, /^[0-9a-f]{16}$/);
+      assert.deepEqual(engine, { name: "cpu", commit: null });
+      assert.equal(typeof queue.waiting, "number");
+      assert.equal(outputs, "192.168.1.20:/");
+    }
+    assert.deepEqual({ certificate, alerts }, { certificate: null, alerts: null });
+  });
+
   it("failover moves the VIP and nothing else happens to those who ask", async () => {
     const before = await holder();
     const asking = Promise.all(

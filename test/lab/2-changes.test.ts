@@ -128,6 +128,12 @@ describe("a change", () => {
         assert.equal((await up()).exitCode, 0);
         const word = { TUN: "Tunnel", NAT: "Masq" }[forwarding] as string;
         assert.equal((await inside(await holder(), "ipvsadm -Ln")).match(new RegExp(word, "g"))?.length, 3);
+        const traced = await script("cluster", "trace", "--from", "192.168.1.201");
+        assert.equal(traced.exitCode, 0, traced.output);
+        assert.match(
+          traced.output,
+          { TUN: /by a tunnel:/, NAT: /by address translation:/ }[forwarding] as RegExp,
+        );
       });
     });
   }

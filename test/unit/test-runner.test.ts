@@ -72,6 +72,13 @@ describe("scripts/test runs", () => {
     assert.match(String(names("docs", "README.md")), /"README.md" is not known to docs/);
   });
 
+  it("scripts/cluster by name, in the lab only when one is named", () => {
+    const alone = ["scripts/cluster, without machines", "what scripts/cluster sends to machines"];
+    assert.deepEqual(names("cli"), alone);
+    assert.deepEqual(names("cli", "--state", "existing"), [...alone, "scripts/cluster, in the lab"]);
+    assert.match(String(names("cli", "--state")), /"--state" is not known to cli/);
+  });
+
   it("the engine's installation by itself", () => {
     assert.deepEqual(names("engine"), ["the engine's installation, in the lab"]);
     assert.ok(!names("all").includes("the engine's installation, in the lab"));
@@ -84,7 +91,7 @@ describe("scripts/test runs", () => {
   it("nothing when it is told what it does not know", () => {
     assert.match(
       String(names("nonsense")),
-      /"nonsense" is not one of: all, unit, lab, aws, previews, engine, security \[native \| lab\], faults/,
+      /"nonsense" is not one of: all, unit, lab, aws, previews, engine, security \[native \| lab\], cli \[--state existing\], faults/,
     );
     assert.match(String(names("unit", "lab")), /"unit lab" is not one of/);
     assert.match(String(names("faults", "--fast")), /"--fast" is not known/);
