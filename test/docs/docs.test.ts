@@ -8,7 +8,6 @@ import { configKeys, configNamespace, secretKeys } from "../../config/load";
 import { configSchema } from "../../config/schema";
 import { repository } from "../../scripts/lib/paths";
 import { chooseSteps } from "../../scripts/test-runner/steps";
-import { coming } from "./coming";
 import { commandsIn, helpOf, optionsIn } from "./helps";
 import { quotedFigures, resembles, sectionOf } from "./markdown";
 import { files, type Known, knownCommands, pages } from "./pages";
@@ -47,7 +46,6 @@ describe("the documentation", () => {
     wrong(
       commands.map(({ page, command, way }) => {
         if (way?.in !== "test") return undefined;
-        if (coming.has(way.file) && !existsSync(join(repository, way.file))) return undefined;
         const text = existsSync(join(repository, way.file))
           ? readFileSync(join(repository, way.file), "utf8")
           : "";
@@ -67,7 +65,6 @@ describe("the documentation", () => {
           if (/^(https?|mailto):/.test(target)) return undefined;
           const [file = "", anchor] = target.split("#");
           const to = file === "" ? path : normalize(join(dirname(path), file));
-          if (coming.has(to)) return undefined;
           if (!existsSync(join(repository, to))) return `${path}:${line}: there is no ${to}`;
           if (anchor === undefined || anchorsOf.get(to)?.has(decodeURIComponent(anchor))) return undefined;
           return `${path}:${line}: ${to} has no heading #${anchor}`;
@@ -99,7 +96,7 @@ describe("the documentation", () => {
           const [word = ""] = text.split(" ");
           if (!/^[\w./-]+$/.test(word) || !directories.has(word.split("/")[0]) || !word.includes("/"))
             return undefined;
-          return exists(word) || coming.has(word) ? undefined : `${path}:${line}: there is no ${word}`;
+          return exists(word) ? undefined : `${path}:${line}: there is no ${word}`;
         }),
       ),
     );
@@ -222,8 +219,7 @@ async function mistakes(program: string, args: readonly string[]): Promise<strin
   }
   const [command = "--help"] = args;
   if (command.startsWith("-")) return [];
-  if (!commandsIn(await helpOf(program)).includes(command))
-    return coming.has(`${program} ${command}`) ? [] : [`${program} has no "${command}"`];
+  if (!commandsIn(await helpOf(program)).includes(command)) return [`${program} has no "${command}"`];
   const rest = args.slice(1);
   const own = rest.includes("--") ? rest.slice(0, rest.indexOf("--")) : rest;
   // What is run on a machine, or by Pulumi, has options of its own.
