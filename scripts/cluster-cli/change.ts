@@ -1,4 +1,4 @@
-import { plannedSteps, renderSteps } from "./plan";
+import { renderRadius } from "../preview-cli/render";
 import type { ProgressLine } from "./progress";
 import { deploy, preview } from "./pulumi";
 import { agreed, type Outcome } from "./session";
@@ -9,11 +9,14 @@ export interface ChangeOptions {
   readonly yes: boolean;
   /** Standard output is for a program: all words go to standard error. */
   readonly json: boolean;
-  /** What is going to happen besides the list of resources. */
+  /** What is going to happen, besides what a preview says. */
   readonly announcement: string;
   /** How to take the change back when its deployment fails. */
   readonly back: string;
 }
+
+/** Pulumi's words for what changes nothing. */
+const IDLE = new Set(["same", "read", "refresh"]);
 
 /**
  * Deploys a changed stack file: previews it, shows what would happen, asks, and only then writes it. Until then the file is as
@@ -30,18 +33,15 @@ export async function change(
 ): Promise<Outcome> {
   const say = json ? console.error : console.log;
   progress.show("previewing: nothing is touched yet");
-  const steps = plannedSteps(await preview(stack, file.text));
+  const previewed = await preview(stack, file.text);
+  const idle = previewed.steps.every(({ op }) => IDLE.has(op));
   progress.clear();
   say(announcement);
-  if (steps.length === 0 && !file.changed) {
+  if (idle && !file.changed) {
     say("Nothing is to be done: the cluster is as the stack file and this checkout say.");
     return "well";
   }
-  say(
-    steps.length === 0
-      ? `No resource would change, only ${file.path}.`
-      : `\nWhat pulumi would do:\n${renderSteps(steps)}`,
-  );
+  say(idle ? `No resource would change, only ${file.path}.` : `\n${renderRadius(stack, previewed)}`);
   if (!yes && !(await agreed("Deploy that?"))) {
     say("Nothing was changed.");
     return "declined";

@@ -5,9 +5,9 @@ import { execa, type Options } from "execa";
 import { Lab } from "../../lab/lab";
 import { LabStack, stackName as labStackName } from "../../lab/stack";
 import { repository } from "../lib/paths";
+import { type Previewed, runPreview } from "../preview-cli/run";
 import { resolveToolchain } from "../toolchain";
 import { explainLocks, projectName } from "../toolchain/locks";
-import { complaints } from "./plan";
 
 /** What a `pulumi` command came to. */
 export interface PulumiResult {
@@ -19,13 +19,18 @@ export interface PulumiResult {
 /** Commands that know no --stack. */
 const WITHOUT_STACK = new Set(["whoami"]);
 
-/** Runs `pulumi ARGS` on a stack; for the lab's, with the lab's own state and passphrase. A failure is a result. */
+/**
+ * Runs `pulumi ARGS` on a stack; for the lab's, with the lab's own state and passphrase. A failure is a result.
+ *
+ * @param configFile instead of the stack's own
+ */
 export async function runPulumi(
   stack: string,
   args: readonly string[],
   input?: string,
+  configFile?: string,
 ): Promise<PulumiResult> {
-  const result = await run(stack, args, { reject: false, input: input ?? "" });
+  const result = await run(stack, args, { reject: false, input: input ?? "" }, configFile);
   return {
     exitCode: result.exitCode ?? 1,
     stdout: String(result.stdout ?? ""),
@@ -36,25 +41,20 @@ export async function runPulumi(
 /**
  * Previews a stack with another text for its configuration, which is not written to its file.
  *
- * @returns what `pulumi preview --json` says.
- * @throws an Error with the program's words when it refuses.
+ * @throws an Error with the program's words when it refuses, or with the rules of the policy pack that would be broken.
  */
-export async function preview(stack: string, config: string): Promise<string> {
+export async function preview(stack: string, config: string): Promise<Previewed> {
   const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-preview-"));
   try {
     const file = join(directory, `Pulumi.${stack}.yaml`);
     await writeFile(file, config, { mode: 0o600 });
-    const result = await run(
-      stack,
-      ["preview", "--json", "--non-interactive"],
-      { reject: false, input: "" },
-      file,
-    );
-    const { exitCode, stdout, stderr } = result;
-    if (exitCode === 0) return String(stdout);
-    const said = complaints(String(stdout));
+    const previewed = await runPreview((args) => runPulumi(stack, args, "", file));
+    if (previewed.passed) return previewed;
+    const broken = previewed.violations
+      .filter(({ mandatory }) => mandatory)
+      .map(({ policy, message }) => `${policy}: ${message}`);
     throw new Error(
-      `Nothing was changed: the preview fails.\n${said.length > 0 ? said.join("\n") : String(stderr).trim() || String(stdout).trim()}`,
+      `Nothing was changed: the preview fails.\n${[...previewed.errors, ...broken].join("\n")}`,
     );
   } finally {
     await rm(directory, { recursive: true, force: true });

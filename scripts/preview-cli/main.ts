@@ -23,8 +23,6 @@ Examples:
 try {
   program.parse();
   const { stack, markdown, full } = program.opts<{ stack: string; markdown?: true; full?: true }>();
-  // Without it, pulumi has no log of events.
-  process.env.PULUMI_DEBUG_COMMANDS = "true";
   if (process.stderr.isTTY) process.stderr.write(`previewing ${stack}\n`);
   const preview = await runPreview((args) => runPulumi(stack, args));
   console.log(markdown ? renderMarkdown(stack, preview) : renderText(stack, preview, full === true));

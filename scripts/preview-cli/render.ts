@@ -17,6 +17,11 @@ const COLOURS: Record<Effect, (text: string) => string> = {
  * @param full the whole diff, with what stays as it is
  */
 export function renderText(stack: string, preview: Previewed, full = false): string {
+  return `${renderRadius(stack, preview)}\n\n${full ? preview.diff : condense(preview.diff)}`;
+}
+
+/** What a preview says of machines and clients, for a terminal. */
+export function renderRadius(stack: string, preview: Previewed): string {
   const radius = blastRadius(preview.steps);
   const rows = radius.machines.map((machine) => [
     machine.machine,
@@ -29,8 +34,6 @@ export function renderText(stack: string, preview: Previewed, full = false): str
     ...(rows.length === 0 ? [] : [...columns([["MACHINE", "WHAT HAPPENS", "BECAUSE"], ...rows]), ""]),
     ...remarks(radius).map((line) => `- ${line}`),
     ...verdict(preview),
-    "",
-    full ? preview.diff : condense(preview.diff),
   ].join("\n");
 }
 

@@ -16,14 +16,15 @@ export interface Previewed extends Preview {
 /**
  * Runs one `pulumi preview --diff` with the policy pack, and reads what it said to people and, from its log of events, to programs.
  *
- * @param pulumi runs `pulumi ARGS` on the stack; needs PULUMI_DEBUG_COMMANDS=true in its environment, without which there is no
- * `--event-log`.
+ * @param pulumi runs `pulumi ARGS` on the stack, with this process's environment
  */
 export async function runPreview(
   pulumi: (args: readonly string[]) => Promise<PulumiResult>,
 ): Promise<Previewed> {
   const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-preview-"));
   const log = join(directory, "events");
+  // Without it, pulumi has no log of events.
+  process.env.PULUMI_DEBUG_COMMANDS = "true";
   try {
     const { exitCode, stdout, stderr } = await pulumi([
       ...["preview", "--diff", "--non-interactive", "--suppress-progress", "--color", "never"],

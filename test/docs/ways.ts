@@ -21,6 +21,7 @@ const ways: readonly (readonly [RegExp, Way])[] = [
   [/^cp /, copy],
   [/^npm ci$/, test("scripts/lib/bootstrap.sh", "npm ci")],
   [/^scripts\/config-reference( --check)?$/, copy],
+  [/^scripts\/preview$/, lab],
   [/^scripts\/preview /, test("scripts/test-runner/steps.ts", "test/previews/.mocharc.json")],
   [/^scripts\/dashboards \w+$/, copy],
   [/^scripts\/dev (render|diff)(?!.* --lab)/, { ...copy, exits: findings }],

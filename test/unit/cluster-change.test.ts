@@ -3,7 +3,6 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
-import { complaints, plannedSteps, renderSteps } from "../../scripts/cluster-cli/plan";
 import { announce as announceScale, resize } from "../../scripts/cluster-cli/scale";
 import { StackFile } from "../../scripts/cluster-cli/stackFile";
 import { aim, announce, renderVerdict } from "../../scripts/cluster-cli/upgrade";
@@ -269,38 +268,5 @@ describe("scripts/cluster scale", () => {
       announceScale(config(file), config(file)),
       /the scheduler wlc has new connections go to all/,
     );
-  });
-});
-
-describe("what a preview would change", () => {
-  const urn = (type: string, name: string) => `urn:pulumi:lab::cosyvoice-lvs::${type}::${name}`;
-  const preview = JSON.stringify({
-    steps: [
-      { op: "same", urn: urn("pulumi:pulumi:Stack", "cosyvoice-lvs-lab") },
-      { op: "update", urn: urn("cosyvoice-lvs:index:Cluster", "cosyvoice") },
-      {
-        op: "create",
-        urn: urn("cosyvoice-lvs:index:Cluster$cosyvoice-lvs:index:RealServer", "cosyvoice-rs-4"),
-      },
-      { op: "create", urn: urn("cosyvoice-lvs:index:Cluster$command:remote:Command", "cosyvoice-rs-4-base") },
-      {
-        op: "update",
-        urn: urn("cosyvoice-lvs:index:Cluster$command:remote:Command", "cosyvoice-service-rs-1"),
-      },
-      { op: "same", urn: urn("cosyvoice-lvs:index:Cluster$command:remote:Command", "cosyvoice-storage") },
-    ],
-    diagnostics: [{ message: "a warning", severity: "warning" }],
-  });
-  it("is what changes on machines, named", () => {
-    assert.equal(
-      renderSteps(plannedSteps(preview)),
-      "  create   cosyvoice-rs-4-base\n  update   cosyvoice-service-rs-1",
-    );
-    assert.deepEqual(complaints(preview), []);
-  });
-  it("tells why it fails", () => {
-    const failed = { steps: [], diagnostics: [{ message: "app.ref: is no branch\n", severity: "error" }] };
-    assert.deepEqual(complaints(JSON.stringify(failed)), ["app.ref: is no branch"]);
-    assert.deepEqual(complaints("error: no JSON"), []);
   });
 });
