@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import * as pulumi from "@pulumi/pulumi";
 import { Cluster } from "./components/cluster";
 import { endWithEngine } from "./components/engine";
+import { growHeapSlowly } from "./components/heap";
 import { hostMachines } from "./components/platform/hosts";
 import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
@@ -15,6 +16,7 @@ import { cacheDir } from "./scripts/lib/paths";
 
 endWithEngine();
 forgetPromiseStacks();
+growHeapSlowly();
 
 const parsed = parseConfig(rawFromStack(pulumi.runtime.allConfig()));
 if (!parsed.ok) throw new pulumi.RunError(formatProblems(parsed.problems));

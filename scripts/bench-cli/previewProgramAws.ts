@@ -1,4 +1,5 @@
 import { Cluster } from "../../components/cluster";
+import { growHeapSlowly } from "../../components/heap";
 import { AwsPlatform } from "../../components/platform/aws/platform";
 import { forgetPromiseStacks } from "../../components/stacks";
 import { parsedAws, rawAws } from "../../test/aws/fixture";
@@ -7,6 +8,7 @@ import { release } from "../../test/components/fixture";
 import { settled } from "../../test/components/mocks";
 
 forgetPromiseStacks();
+growHeapSlowly();
 const count = Number(process.argv[2]);
 const registered = await startAws({}, false);
 const config = parsedAws(rawAws({ realServers: { count }, verifier: undefined }));
