@@ -119,7 +119,9 @@ function nftables(): string {
     "table inet lab {",
     "  chain prerouting {",
     "    type nat hook prerouting priority dstnat",
-    `    iifname "eth0" tcp dport ${network.port} dnat ip to ${network.vip}:${network.port}`,
+    ...[network.port, network.httpsPort].map(
+      (port) => `    iifname "eth0" tcp dport ${port} dnat ip to ${network.vip}:${port}`,
+    ),
     ...network.monitorPorts.map(
       (port) => `    iifname "eth0" tcp dport ${port} dnat ip to ${network.monitor}:${port}`,
     ),

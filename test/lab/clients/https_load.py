@@ -1,8 +1,9 @@
-"""Asks by HTTPS until there is a file STOP: https_load.py VIP CA FIRST LAST SECONDS KEY STOP
+"""Asks by HTTPS until there is a file STOP: https_load.py VIP CA FIRST LAST SECONDS STOP
 
 Runs on the lab's client machine, so with the standard library only. A request every half second, each a
 connection of its own from the next of the addresses FIRST to LAST of 192.168.1.0/24, each checked against
-the CA and with the KEY; and an event stream of the page that stays open. After SECONDS it ends in any case.
+the CA and with the key that standard input has, so that no process list does; and an event stream of the
+page that stays open. After SECONDS it ends in any case.
 Prints one JSON object: {"asked", "failed": [why], "certificates": {fingerprint: how often shown},
 "stream": "open" or how it ended}.
 """
@@ -17,7 +18,7 @@ import threading
 import time
 
 vip, ca, first, last, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-headers, stop = {"Authorization": f"Bearer {sys.argv[6]}"}, sys.argv[7]
+headers, stop = {"Authorization": f"Bearer {sys.stdin.read().strip()}"}, sys.argv[6]
 context = ssl.create_default_context(cafile=ca)
 failed, shown, stream = [], {}, ["not opened"]
 

@@ -101,7 +101,7 @@ describe("HTTPS", () => {
     said.push(preview.output);
     assert.equal(preview.exitCode, 0);
     const stop = "/run/https-load-ends";
-    const load = onClient("https_load.py", [VIP, CA, "200", "249", "900", planted.apiKey, stop]);
+    const load = onClient("https_load.py", [VIP, CA, "200", "249", "900", stop], planted.apiKey);
     let deployed = false;
     const processes = watchProcesses(() => deployed);
     const { exitCode } = await deploy();
