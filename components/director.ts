@@ -11,6 +11,7 @@ import { directorSysctls } from "../render/sysctls";
 import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
 import { servicePorts } from "../render/virtualServices";
+import { firewallStep } from "./firewall";
 import type { Machine } from "./platform/machine";
 import { daemon } from "./remote/daemon";
 import { applier, type LayerContent, layer, watching } from "./remote/layer";
@@ -164,6 +165,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
         run: `rm ${paths.standDown}`,
       },
       ...(polled ? [startsAsDead(config)] : []),
+      firewallStep(config, "director"),
     ],
     units: {
       ...health?.units,

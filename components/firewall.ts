@@ -1,6 +1,6 @@
 import * as pulumi from "@pulumi/pulumi";
-import type { ClusterConfig } from "../config/schema";
-import { renderAdminsCheck, renderFirewall, renderFirewallUnit } from "../render/firewall";
+import type { ClusterConfig, MachineConfig } from "../config/schema";
+import { hasFirewall, renderAdminsCheck, renderFirewall, renderFirewallUnit } from "../render/firewall";
 import { paths } from "../render/paths";
 import type { Machine } from "./platform/machine";
 import { type LayerContent, layer } from "./remote/layer";
@@ -47,6 +47,25 @@ export class Firewall extends pulumi.ComponentResource {
     this.content = pulumi.all(layers.map(({ stdin }) => stdin)).apply((texts) => texts.join(""));
     this.registerOutputs({});
   }
+}
+
+/**
+ * For the layers of machines that serve: a packet filter that the configuration no longer has lets everybody in at once. Its own
+ * layer is deleted after everything else, the proof that clients are served among it, which what is closed would keep from passing.
+ * And one that stands still after such a deployment broke off is loaded again.
+ */
+export function firewallStep(config: ClusterConfig, role: MachineConfig["role"]) {
+  return hasFirewall(config, role)
+    ? {
+        name: "close the packet filter that is there",
+        unless: `! test -e ${paths.firewallUnit} || systemctl -q is-active ${UNIT}`,
+        run: `systemctl start ${UNIT}`,
+      }
+    : {
+        name: "open an earlier packet filter",
+        unless: `! systemctl -q is-active ${UNIT}`,
+        run: `systemctl stop ${UNIT}`,
+      };
 }
 
 function firewallContent(config: ClusterConfig, { name, endpoint }: Machine): LayerContent {

@@ -5,6 +5,7 @@ import { paths } from "../render/paths";
 import { realServerSysctls } from "../render/sysctls";
 import { renderRealServerTurn } from "../render/turns";
 import { renderVipUnit } from "../render/vip";
+import { firewallStep } from "./firewall";
 import { metadataRules } from "./metadataRules";
 import type { Machine } from "./platform/machine";
 import { applier, type LayerContent, layer, type Program, stamp, watching } from "./remote/layer";
@@ -66,6 +67,7 @@ function realServerContent({ config, engine, machine }: RealServerArgs): LayerCo
     packages,
     modules: kernelModules(config, "realServer"),
     sysctls: realServerSysctls(config),
+    steps: [firewallStep(config, "realServer")],
     ...(config.aws ? metadataRules() : {}),
   };
   // With NAT the real server never sees the VIP.

@@ -100,14 +100,15 @@ describe("Cluster", () => {
   });
 
   it("gives keepalived a new real server as dead, until the poller has asked it", async () => {
-    const steps = manifest(await deploy(rawConfig()), "c-director-1-director").steps;
-    assert.equal(steps?.length, 2);
+    const named = "start new real servers as dead";
+    const step = (registered: Registered[]) =>
+      manifest(registered, "c-director-1-director").steps?.find(({ name }) => name === named);
     assert.match(
-      steps[1]?.run ?? "",
+      step(await deploy(rawConfig()))?.run ?? "",
       /for name in rs-1 rs-2; do .*echo -1000000 >\$name && echo 1 >\$name\.down/,
     );
     const checkedByKeepalived = { ...rawConfig(), loadBalancer: { check: { kind: "tcp" } } };
-    assert.equal(manifest(await deploy(checkedByKeepalived), "c-director-1-director").steps?.length, 1);
+    assert.equal(step(await deploy(checkedByKeepalived)), undefined);
   });
 
   it("keeps the VRRP password out of every manifest but its own, where it is a secret", async () => {

@@ -135,7 +135,15 @@ describe("FrontDoor", () => {
   });
 
   it("closes the plain port of real servers where that was asked for, and filters nothing else", async () => {
-    assert.ok(!(await deploy({})).some(({ name }) => name.startsWith("c-firewall-")));
+    const without = await deploy({});
+    assert.ok(!without.some(({ name }) => name.startsWith("c-firewall-")));
+    // The filter's own layer would go after the proof that clients are served, which it may keep from passing.
+    for (const layer of ["c-director-1-director", "c-rs-1-real-server"])
+      assert.equal(
+        manifest(without, layer).steps?.at(-1)?.run,
+        "systemctl stop cosyvoice-firewall.service",
+        layer,
+      );
     const registered = await deploy({ plainPort: "closed" });
     assert.deepEqual(
       registered
@@ -144,6 +152,11 @@ describe("FrontDoor", () => {
         .sort(),
       ["c-firewall-rs-1", "c-firewall-rs-2"],
     );
+    const [opens, closes] = ["c-director-1-director", "c-rs-1-real-server"].map((layer) =>
+      manifest(registered, layer).steps?.at(-1),
+    );
+    assert.match(opens?.run ?? "", / stop /);
+    assert.match(closes?.run ?? "", / start /);
     const { files, checks, around } = manifest(registered, "c-firewall-rs-1");
     assert.doesNotMatch(files?.["/etc/cosyvoice-lvs/firewall.nft"]?.content ?? "", /policy drop/);
     assert.deepEqual([checks, around], [[], undefined]);
