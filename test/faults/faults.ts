@@ -237,7 +237,6 @@ const directors: Fault[] = [
     name: "reload-with-dead-server",
     title: "keepalived reloaded on both directors while a real server is dead",
     group: "directors",
-    quick: true,
     realServer: victim,
     async inject({ on, samplers, holder, sleep: wait }) {
       await on(victim, "systemctl kill -s STOP --kill-whom=all cosyvoice");
@@ -451,7 +450,6 @@ const share: Fault[] = [
     name: "storage-power-cut",
     title: "power-cut of the storage machine",
     group: "share",
-    quick: true,
     inject: ({ around }) => around(`${machine} power-cut storage`),
     hold: 25,
     restore: ({ around }) => around(`${machine} power-on storage`),
