@@ -44,6 +44,16 @@ export function maglevTable(destinations: readonly Destination[]): string[] {
   return Array.from(fill(destinations), (index) => destinations[index]?.address ?? "");
 }
 
+/**
+ * The share of client addresses that meet another real server once `before` is `after`.
+ *
+ * @param before as in {@link scheduledByMh}
+ */
+export function shareThatMoves(before: readonly Destination[], after: readonly Destination[]): number {
+  const [was, is] = [maglevTable(before), maglevTable(after)];
+  return is.filter((address, slot) => was[slot] !== address).length / is.length;
+}
+
 function fill(destinations: readonly Destination[]): Int32Array {
   // The kernel keeps the weight that a drained one had; from here it is not seen, and mostly is that of the others.
   const usual = Math.max(...destinations.map(({ weight }) => weight));

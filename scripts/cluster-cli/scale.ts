@@ -3,7 +3,7 @@ import { formatProblems } from "../../config/load";
 import { type ClusterConfig, peersOn } from "../../config/schema";
 import { change } from "./change";
 import { connect, readInventory } from "./inventory";
-import { maglevTable } from "./mh";
+import { shareThatMoves } from "./mh";
 import type { Outcome, Session } from "./session";
 import { StackFile } from "./stackFile";
 import { clusterStatus } from "./status";
@@ -144,10 +144,10 @@ function clients(before: ClusterConfig, after: ClusterConfig): string {
   const { scheduler } = after.loadBalancer;
   if (scheduler !== "mh")
     return `clients: the scheduler ${scheduler} has new connections go to all who serve then.`;
-  const table = ({ realServers, port }: ClusterConfig) =>
-    maglevTable(realServers.map(({ address, weight }) => ({ address, port, weight })));
-  const [was, is] = [table(before), table(after)];
-  const moved = is.filter((address, slot) => address !== was[slot]).length / is.length;
+  // IPVS puts each one that is added before the others.
+  const inKernel = ({ realServers, port }: ClusterConfig) =>
+    realServers.map(({ address, weight }) => ({ address, port, weight })).reverse();
+  const moved = shareThatMoves(inKernel(before), inKernel(after));
   const how = peersOn(after)
     ? "their sessions are passed on to where they are"
     : "without peerKey a session on the page does not move along";

@@ -1,5 +1,5 @@
 import { paths } from "../../render/paths";
-import { type Destination, maglevTable } from "../cluster-cli/mh";
+import { type Destination, maglevTable, shareThatMoves } from "../cluster-cli/mh";
 import type { ClientRadius } from "./blastRadius";
 import type { Manifest } from "./manifests";
 
@@ -47,8 +47,7 @@ function moved(before: VirtualService, after: VirtualService): number | null {
   const same = JSON.stringify(before) === JSON.stringify(after);
   if (same) return 0;
   if (before.scheduler !== "mh" || after.scheduler !== "mh") return null;
-  const [was, is] = [maglevTable(before.destinations), maglevTable(after.destinations)];
-  return is.filter((address, slot) => was[slot] !== address).length / is.length;
+  return shareThatMoves(before.destinations, after.destinations);
 }
 
 /** The virtual services in keepalived's configuration, with their real servers in the kernel's order. */

@@ -3,9 +3,14 @@ import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
+import { rootFile } from "../../components/remote/manifest";
+import type { ClusterConfig } from "../../config/schema";
+import { paths, renderKeepalivedConfig } from "../../render";
 import { announce as announceScale, resize } from "../../scripts/cluster-cli/scale";
 import { StackFile } from "../../scripts/cluster-cli/stackFile";
 import { aim, announce, renderVerdict } from "../../scripts/cluster-cli/upgrade";
+import { sharesThatMove } from "../../scripts/lib/clientMoves";
+import type { Manifest } from "../../scripts/lib/manifests";
 import { repository } from "../../scripts/lib/paths";
 
 const KEY = `ssh-ed25519 ${"A".repeat(68)}`;
@@ -259,6 +264,25 @@ describe("scripts/cluster scale", () => {
     const share = Number(/new connections of (\d+) %/.exec(text)?.[1]);
     assert.ok(share >= 30 && share <= 40, text);
     assert.match(text, /their sessions are passed on/);
+  });
+  it("counts the clients that move as a preview does, in the kernel's order", () => {
+    const more = (count: number) => {
+      const file = open();
+      for (let last = 104; last <= 100 + count; last += 1)
+        file.add(["realServers"], { name: `rs-${last - 100}`, address: `192.168.1.${last}`, hostKey: KEY });
+      return config(file);
+    };
+    const [four, eight] = [more(4), more(8)];
+    const director = (of: ClusterConfig): Manifest => ({
+      layer: "director",
+      owner: "made-up/director-1",
+      files: { [paths.keepalivedConfig]: rootFile(renderKeepalivedConfig(of, "director-1")) },
+    });
+    const [found] = sharesThatMove(director(four), director(eight));
+    assert.ok(
+      announceScale(four, eight).includes(`of ${(100 * (found?.moved ?? 0)).toFixed(0)} % go to another`),
+      `${found?.moved}`,
+    );
   });
   it("promises nothing of a client's real server where the scheduler gives it none", () => {
     const file = open(
