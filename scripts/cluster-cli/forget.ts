@@ -1,5 +1,6 @@
+import { nameOf } from "../lib/urn";
 import { hostOf } from "./layers";
-import { exportState, importState, nameOf, type State, type StateResource } from "./state";
+import { exportState, importState, type State, type StateResource } from "./state";
 
 /**
  * Takes a machine that is gone for good out of the stack's state, so that no later deployment tries to clean it up.

@@ -1,4 +1,5 @@
-import { nameOf, type StateResource } from "./state";
+import { nameOf } from "../lib/urn";
+import type { StateResource } from "./state";
 
 /** A layer of a machine's configuration, as the last deployment left it in the state. */
 export interface DeployedLayer {

@@ -57,8 +57,3 @@ export async function importState(stack: string, state: State): Promise<void> {
 export async function importStateText(stack: string, state: string): Promise<void> {
   await stateCommand(stack, ["stack", "import"], state);
 }
-
-/** The last part of a URN: the resource's own name. */
-export function nameOf(urn: string): string {
-  return urn.split("::").at(-1) ?? urn;
-}

@@ -1,7 +1,8 @@
 import { repository } from "../lib/paths";
+import { nameOf } from "../lib/urn";
 import { advice, describe, fileBackend, judge, lift, readLocks } from "../toolchain/locks";
 import { backendUrl, lastLine, projectOf, runPulumi } from "./pulumi";
-import { exportState, importState, nameOf, type PendingOperation, type State } from "./state";
+import { exportState, importState, type PendingOperation, type State } from "./state";
 
 /** What became of the locks. */
 export type UnlockOutcome = "unlocked" | "refused";

@@ -9,6 +9,7 @@ import { shareByServer, sharesThatMove } from "./clientMoves";
 import { type Disturbance, disturbanceOf, removalOf, secretLayers } from "./disturbance";
 import { layerOf, type Manifest, manifestOf } from "./manifests";
 import type { PreviewStep } from "./previewEvents";
+import { nameOf } from "./urn";
 
 /** How much of a machine's work is disturbed, from the least to the most. */
 export const effects = ["nothing", "reload", "restart", "drain"] as const;
@@ -198,8 +199,4 @@ function otherIn({ op, urn, type }: PreviewStep): BlastRadius["others"] {
   const silent = ["same", "read", "refresh", "replace"].includes(op);
   if (silent || ["command", "pulumi", "cosyvoice-lvs"].includes(of)) return [];
   return [{ op, name: nameOf(urn), type }];
-}
-
-function nameOf(urn: string): string {
-  return urn.split("::").at(-1) ?? urn;
 }

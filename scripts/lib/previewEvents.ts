@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { nameOf } from "./urn";
 
 const properties = z.record(z.string(), z.unknown());
 
@@ -83,7 +84,7 @@ export function readPreview(log: string): Preview {
         : [
             {
               policy: policyEvent.policyName,
-              resource: policyEvent.resourceUrn?.split("::").at(-1) ?? "",
+              resource: nameOf(policyEvent.resourceUrn ?? ""),
               message: plain(policyEvent.message),
               mandatory: policyEvent.enforcementLevel === "mandatory",
             },

@@ -4,7 +4,6 @@ import { stripVTControlCharacters } from "node:util";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
-import type { Inventory } from "../../scripts/cluster-cli/inventory";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
 import { chooseRelease, type NodeReleases, renderReleases } from "../../scripts/cluster-cli/releases";
@@ -12,29 +11,7 @@ import type { State } from "../../scripts/cluster-cli/state";
 import { type Answer, summarise } from "../../scripts/cluster-cli/status";
 import { renderStatus } from "../../scripts/cluster-cli/table";
 import { settled } from "../../scripts/cluster-cli/unlock";
-
-const machine = (name: string, role: "director" | "realServer", address: string) => ({
-  name,
-  role,
-  address,
-  port: 22,
-  user: "root",
-  hostKey: "ssh-ed25519 AAAA",
-  listens: [],
-});
-
-const inventory: Inventory = {
-  platform: "hosts",
-  vip: "10.0.0.100",
-  port: 7860,
-  ssh: { connectTimeout: 10 },
-  machines: [
-    machine("director-1", "director", "10.0.0.11"),
-    machine("director-2", "director", "10.0.0.12"),
-    machine("rs-1", "realServer", "10.0.0.1"),
-    machine("rs-2", "realServer", "10.0.0.2"),
-  ],
-};
+import { inventory } from "./inventory-fixture";
 
 const report = (changes: Partial<MachineReport>): { readonly report: MachineReport } => ({
   report: {

@@ -4,23 +4,12 @@ import type { Inventory, InventoryMachine } from "../../scripts/cluster-cli/inve
 import { deployedLayers } from "../../scripts/cluster-cli/layers";
 import { parseSince, renderLogs } from "../../scripts/cluster-cli/logs";
 import { scheduledByMh } from "../../scripts/cluster-cli/mh";
+import { machine, inventory as pair } from "./inventory-fixture";
 
-const machine = (name: string, role: InventoryMachine["role"], address: string): InventoryMachine => ({
-  name,
-  role,
-  address,
-  port: 22,
-  user: "root",
-  hostKey: "ssh-ed25519 AAAA",
-  listens: [7860],
-});
-const speaker = machine("rs-1", "realServer", "10.0.0.1");
+const speaker: InventoryMachine = { ...machine("rs-1", "realServer", "10.0.0.1"), listens: [7860] };
 const inventory: Inventory = {
-  platform: "hosts",
-  vip: "10.0.0.100",
-  port: 7860,
-  ssh: { connectTimeout: 10 },
-  machines: [machine("director-1", "director", "10.0.0.11"), speaker],
+  ...pair,
+  machines: [{ ...machine("director-1", "director", "10.0.0.11"), listens: [7860] }, speaker],
 };
 
 const gibibyte = 2 ** 30;

@@ -1,32 +1,9 @@
 import assert from "node:assert/strict";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { failover } from "../../scripts/cluster-cli/failover";
-import type { Inventory, InventoryMachine } from "../../scripts/cluster-cli/inventory";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
 import { where } from "../../scripts/cluster-cli/where";
-
-const machine = (name: string, role: InventoryMachine["role"], last: number): InventoryMachine => ({
-  name,
-  role,
-  address: `10.0.0.${last}`,
-  port: 22,
-  user: "root",
-  hostKey: "ssh-ed25519 AAAA",
-  listens: [],
-});
-
-const inventory: Inventory = {
-  platform: "hosts",
-  vip: "10.0.0.100",
-  port: 7860,
-  ssh: { connectTimeout: 10 },
-  machines: [
-    machine("director-1", "director", 11),
-    machine("director-2", "director", 12),
-    machine("rs-1", "realServer", 1),
-    machine("rs-2", "realServer", 2),
-  ],
-};
+import { inventory } from "./inventory-fixture";
 
 /** Two directors: keepalived's restart on the one that holds the VIP gives it to the other one. */
 class PretendPair {
