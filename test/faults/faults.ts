@@ -561,6 +561,22 @@ const deployments: Fault[] = [
     expect: { gap: TAKEOVER, poolStays: true },
   },
   {
+    name: "vrrp-password",
+    title: "VRRP with a password, another password, and none again",
+    group: "deployments",
+    inject: beginning(async (scene) => {
+      const classic = { "vrrp.version": 2, "vrrp.advertInterval": 1, "vrrp.authentication": "PASS" };
+      await withSettings({ ...classic, vrrpPassword: "made-up1" }, async () => {
+        await mustGoUp(scene);
+        await withSettings({ vrrpPassword: "made-up2" }, () => mustGoUp(scene));
+      });
+      await mustGoUp(scene);
+    }),
+    recovery: 120,
+    // Until the second director has the new password each takes the other for a stranger, and both hold the VIP.
+    expect: { gap: TAKEOVER },
+  },
+  {
     name: "release",
     title: "a new release of the app, and back to the one before",
     group: "deployments",

@@ -31,8 +31,8 @@ describe("a cluster in a box", () => {
 
   it("is well, by its own account", async () => {
     await untilWell(60);
-    const { output } = await script("cluster", "status", "--json");
-    const status = JSON.parse(output);
+    const { stdout } = await script("cluster", "status", "--json");
+    const status = JSON.parse(stdout);
     assert.deepEqual(
       status.directors.map(({ name }: { name: string }) => name),
       [...DIRECTORS],

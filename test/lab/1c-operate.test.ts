@@ -17,11 +17,11 @@ describe("scripts/cluster", () => {
     await inside("director-2", "sed -i 's/advert_int 0.1/advert_int 0.7/' /etc/keepalived/keepalived.conf");
     await inside("rs-2", "sysctl -qw net.ipv4.conf.all.arp_ignore=0 && chmod 666 /root/CosyVoice/run.sh");
     await inside("storage", "systemctl stop nfs-kernel-server && systemctl disable -q nfs-kernel-server");
-    const { exitCode, output } = await script("cluster", "doctor", "--json");
+    const { exitCode, stdout } = await script("cluster", "doctor", "--json");
     // Whatever was found: those who come after need a cluster that is well.
     const repaired = await script("cluster", "doctor", "--repair");
     assert.equal(exitCode, 1);
-    const found = JSON.parse(output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1)).findings.map(
+    const found = JSON.parse(stdout).findings.map(
       ({ machine, what }: { machine: string; what: string }) => `${machine}: ${what}`,
     );
     for (const expected of [
@@ -98,11 +98,9 @@ describe("scripts/cluster", () => {
 
   it("bench counts what it asked for, and who answered", async () => {
     const wanted = ["--sentences", "6", "--at-once", "2", "--characters", "60", "--rate", "2", "--json"];
-    const { exitCode, output } = await script("cluster", "bench", ...wanted);
+    const { exitCode, output, stdout } = await script("cluster", "bench", ...wanted);
     assert.equal(exitCode, 0, output);
-    const { from, addresses, kinds } = JSON.parse(
-      output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1),
-    );
+    const { from, addresses, kinds } = JSON.parse(stdout);
     assert.deepEqual({ from, addresses }, { from: "client", addresses: 51 });
     const [sentences, light] = kinds;
     assert.deepEqual([sentences.kind, sentences.requests, sentences.errors], ["sentence", 6, 0]);
@@ -112,10 +110,8 @@ describe("scripts/cluster", () => {
   });
 
   it("status tells versions, queues and the share, to programs too", async () => {
-    const { output } = await script("cluster", "status", "--json");
-    const { directors, realServers, certificate, alerts } = JSON.parse(
-      output.slice(output.indexOf("{\n"), output.lastIndexOf("}") + 1),
-    );
+    const { stdout } = await script("cluster", "status", "--json");
+    const { directors, realServers, certificate, alerts } = JSON.parse(stdout);
     assert.equal(directors.length, 2);
     for (const { release, engine, queue, outputs } of realServers) {
       assert.match(release, /^[0-9a-f]{16}$/);
@@ -123,7 +119,8 @@ describe("scripts/cluster", () => {
       assert.equal(typeof queue.waiting, "number");
       assert.equal(outputs, "192.168.1.20:/");
     }
-    assert.deepEqual({ certificate, alerts }, { certificate: null, alerts: null });
+    assert.equal(certificate, null, "HTTPS is off");
+    assert.ok(Array.isArray(alerts), "Alertmanager was asked");
   });
 
   it("failover moves the VIP and nothing else happens to those who ask", async () => {

@@ -21,7 +21,10 @@ export const REAL_SERVERS = ["rs-1", "rs-2", "rs-3"] as const;
 /** What a program came to. */
 export interface Outcome {
   readonly exitCode: number;
+  /** All that it said, as a terminal shows it. */
   readonly output: string;
+  /** What is for programs: standard output alone, without what tells people how far it is. */
+  readonly stdout: string;
 }
 
 /** Runs one of `scripts/`, as a user would; its output goes to this terminal too. */
@@ -33,7 +36,7 @@ export async function script(name: string, ...args: string[]): Promise<Outcome> 
     stdout: ["pipe", "inherit"],
     stderr: ["pipe", "inherit"],
   });
-  return { exitCode: result.exitCode ?? 1, output: result.all ?? "" };
+  return { exitCode: result.exitCode ?? 1, output: result.all ?? "", stdout: result.stdout };
 }
 
 /** Runs a shell command as root in a machine, also when its network is gone. @throws when it fails. */
