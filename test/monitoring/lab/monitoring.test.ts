@@ -22,7 +22,7 @@ import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        with open("/run/alerts", "ab") as file:
+        with open("/run/alerts" + self.path.replace("/", "-").rstrip("-"), "ab") as file:
             file.write(body.replace(b"\\n", b" ") + b"\\n")
         self.send_response(200)
         self.end_headers()
@@ -36,9 +36,10 @@ interface Alert {
   readonly labels: Readonly<Record<string, string>>;
 }
 
-/** The alerts that came to the client, oldest first. */
-async function told(): Promise<Alert[]> {
-  const lines = (await inside("client", "cat /run/alerts 2>/dev/null || true")).split("\n").filter(Boolean);
+/** The alerts that came to the client, oldest first. @param path where they were posted to, without its "/" */
+async function told(path = ""): Promise<Alert[]> {
+  const file = `/run/alerts${path && "-"}${path}`;
+  const lines = (await inside("client", `cat ${file} 2>/dev/null || true`)).split("\n").filter(Boolean);
   return lines.flatMap((line) => (JSON.parse(line) as { alerts: Alert[] }).alerts);
 }
 
@@ -99,7 +100,7 @@ describe("monitoring", () => {
     await untilWell(240);
     await inside(
       "client",
-      `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
+      `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts*; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
     );
     await applySettings({ "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }] });
     assert.equal((await up()).exitCode, 0);
@@ -261,6 +262,35 @@ describe("monitoring", () => {
       alerts.filter(({ labels }) => labels.alertname === "SentenceFailed"),
       [],
     );
+  });
+
+  it("takes a receiver's new secret: what comes next goes there, and nothing is said twice", async () => {
+    const [before] = await query('time() - process_start_time_seconds{job="alertmanager"}');
+    await applySettings({
+      "monitoring.receivers": [{ name: "hook", kind: "webhook" }],
+      receiverSecrets: { hook: `${HOOK}first` },
+    });
+    assert.equal((await up()).exitCode, 0);
+    await applySettings({ receiverSecrets: { hook: `${HOOK}second` } });
+    const { exitCode, output } = await up();
+    assert.equal(exitCode, 0);
+    assert.ok(!output.includes(`${HOOK}second`), "the secret is not shown");
+    const [after] = await query('time() - process_start_time_seconds{job="alertmanager"}');
+    assert.ok(
+      (after?.value ?? 0) > (before?.value ?? 0),
+      "Alertmanager was not restarted: it knows what it told",
+    );
+    const first = (await told("first")).length;
+    await inside("rs-2", "systemctl stop cosyvoice");
+    try {
+      await until("it is told to the new one", 400, async () =>
+        (await told("second")).some(({ labels }) => labels.alertname === "SpeechServiceDown"),
+      );
+    } finally {
+      await inside("rs-2", "systemctl start cosyvoice");
+    }
+    assert.equal((await told("first")).length, first);
+    await untilWell(240);
   });
 
   it("serves on when the machine that watches is gone", async () => {
