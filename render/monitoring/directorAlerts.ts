@@ -3,6 +3,12 @@ import { type Alert, rateWindow, type Watched } from "./alert";
 /** A real server's weight in a director's table. One address may be there for several ports. */
 const WEIGHT = "max by (node, remote_address) (node_ipvs_backend_weight)";
 
+/** Not of a director whose keepalived does not run: it has no table, or an old one, and its own alert says so. */
+const TABLES = "unless on (node) (keepalived_up == 0)";
+
+/** A row of such a table: 1 when it gets new connections. */
+const SENT_TO = `(node_ipvs_backend_weight ${TABLES}) > bool 0`;
+
 /** Series of real servers, with the label `node` for the machine that they are about and not the one that tells. */
 function aboutServer(expr: string): string {
   return `label_replace(count by (server) (${expr}), "node", "$1", "server", "(.+)")`;
@@ -35,7 +41,7 @@ export function directorAlerts(config: Watched): Alert[] {
     },
     {
       name: "PoolDegraded",
-      expr: aboutServer(`lvs_real_server_info unless on (node, remote_address) ${WEIGHT}`),
+      expr: aboutServer(`lvs_real_server_info ${TABLES} unless on (node, remote_address) ${WEIGHT}`),
       for: "2m",
       severity: "warning",
       summary: "{{ $labels.node }} is out of the pool.",
@@ -50,8 +56,8 @@ export function directorAlerts(config: Watched): Alert[] {
     {
       name: "DirectorsDisagree",
       expr: [
-        "max by (remote_address) (node_ipvs_backend_weight > bool 0) != min by (remote_address) (node_ipvs_backend_weight > bool 0)",
-        "count by (remote_address) (count by (node, remote_address) (node_ipvs_backend_weight)) != on () group_left () count(lvs_expected_real_servers)",
+        `max by (remote_address) (${SENT_TO}) != min by (remote_address) (${SENT_TO})`,
+        `count by (remote_address) (count by (node, remote_address) (${SENT_TO})) != on () group_left () count(lvs_expected_real_servers ${TABLES})`,
       ].join(" or "),
       for: "2m",
       severity: "warning",
