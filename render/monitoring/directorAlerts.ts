@@ -87,7 +87,8 @@ export function directorAlerts(config: Watched): Alert[] {
     },
     {
       name: "UnitDown",
-      expr: "lvs_unit_active == 0",
+      // keepalived has an alert of its own, which knows also one that runs and does nothing.
+      expr: 'lvs_unit_active{unit!="keepalived.service"} == 0',
       for: "1m",
       severity: "warning",
       summary: "{{ $labels.unit }} does not run on {{ $labels.node }}.",
