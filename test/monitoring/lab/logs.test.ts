@@ -2,12 +2,10 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
-import { vmName } from "../../../lab/keys";
 import { shellQuote } from "../../../lab/ssh";
 import { logPrograms } from "../../../scripts/toolchain/logPrograms";
 import {
   applySettings,
-  aroundMachines,
   DIRECTORS,
   inside,
   lab,
@@ -20,15 +18,13 @@ import {
 } from "../../lab/bench";
 
 /** Where the machines fetch what is in no package: the way for those that reach no internet. */
-const SERVER = { address: "192.168.1.1", port: 8900, directory: "/var/tmp/programs" };
+const SERVER = { address: "192.168.1.50", port: 8900, directory: "/var/tmp/programs" };
 
 /** Puts a program there. @returns its section of `monitoring.programs` */
 async function offered(program: string): Promise<{ url: string; sha256: string }> {
   const content = await readFile(program);
   const path = `${SERVER.directory}/${basename(program)}`;
-  await lab.ssh.spawn(vmName, ["sh", "-c", `mkdir -p ${SERVER.directory} && cat >${path}`], {
-    input: content,
-  });
+  await lab.exec("client", ["sh", "-c", `mkdir -p ${SERVER.directory} && cat >${path}`], { input: content });
   return {
     url: `http://${SERVER.address}:${SERVER.port}/${basename(program)}`,
     sha256: createHash("sha256").update(content).digest("hex"),
@@ -72,7 +68,8 @@ describe("logs of the lab's machines", () => {
     await untilWell(240);
     const { collector, loki } = await logPrograms((line) => console.log(`      ${line}`));
     const programs = { collector: await offered(collector), loki: await offered(loki) };
-    await aroundMachines(
+    await inside(
+      "client",
       `systemctl stop programs 2>/dev/null; systemd-run --quiet --unit=programs python3 -m http.server -b ${SERVER.address} -d ${SERVER.directory} ${SERVER.port}`,
     );
     await applySettings({ "monitoring.logs.enabled": true, "monitoring.programs": programs });
@@ -82,7 +79,7 @@ describe("logs of the lab's machines", () => {
   after(async () => {
     await restoreSettings();
     assert.equal((await up()).exitCode, 0);
-    await aroundMachines(`systemctl stop programs; rm -rf ${SERVER.directory}`);
+    await inside("client", `systemctl stop programs; rm -rf ${SERVER.directory}`);
     for (const machine of machines)
       await inside(machine, "test ! -e /etc/systemd/system/cosyvoice-logs.service");
   });
