@@ -38,7 +38,7 @@ function program({ what, url, sha256 }: Pin) {
         (value) => /^https?:\/\/[^\s"'\\$`]{1,2000}$/.test(value),
         'an address that starts with https:// or http://, without blanks, quotes, "$" and backslashes',
         {
-          text: "Where its machines fetch the archive: .tar.gz, .zip, or the program itself.",
+          text: "Where its machines fetch the archive, .tar.gz or .zip.",
           why: "Machines that reach no internet fetch it from a server of yours.",
         },
       ).default(url),

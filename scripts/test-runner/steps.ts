@@ -263,7 +263,12 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     lab: true,
     environment: { COSYVOICE_LVS_STATE: stateDir() },
   };
-  return [texts, readings, monitoring, ...(existing ? [lab] : [])];
+  const labLogs: Step = {
+    ...lab,
+    name: "logs, in the lab",
+    command: [...some, "900000", "test/monitoring/lab/logs.test.ts"],
+  };
+  return [texts, readings, monitoring, ...(existing ? [lab, labLogs] : [])];
 }
 
 /** The documentation's commands; those that want a cluster only where one runs. */

@@ -53,7 +53,10 @@ describe("scripts/test runs", () => {
       "monitoring: readings, relay, fetched programs",
       "monitoring, without machines",
     ]);
-    assert.deepEqual(names("monitoring", "--state", "existing").slice(3), ["monitoring, in the lab"]);
+    assert.deepEqual(names("monitoring", "--state", "existing").slice(3), [
+      "monitoring, in the lab",
+      "logs, in the lab",
+    ]);
     assert.deepEqual(names("monitoring", "--logs"), ["logs, without machines"]);
     assert.match(String(names("monitoring", "--state")), /"--state" is not known to monitoring/);
   });

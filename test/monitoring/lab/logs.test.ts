@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { basename } from "node:path";
+import { basename, dirname } from "node:path";
+import { execa } from "execa";
 import { shellQuote } from "../../../lab/ssh";
 import { logPrograms } from "../../../scripts/toolchain/logPrograms";
 import {
@@ -20,14 +20,16 @@ import {
 /** Where the machines fetch what is in no package: the way for those that reach no internet. */
 const SERVER = { address: "192.168.1.50", port: 8900, directory: "/var/tmp/programs" };
 
-/** Puts a program there. @returns its section of `monitoring.programs` */
+/** Puts a program there, in an archive as its vendor's. @returns its section of `monitoring.programs` */
 async function offered(program: string): Promise<{ url: string; sha256: string }> {
-  const content = await readFile(program);
-  const path = `${SERVER.directory}/${basename(program)}`;
-  await lab.exec("client", ["sh", "-c", `mkdir -p ${SERVER.directory} && cat >${path}`], { input: content });
+  const pack = ["-I", "gzip -1", "-C", dirname(program), "-c", basename(program)];
+  const { stdout } = await execa("tar", pack, { encoding: "buffer", maxBuffer: 2 ** 28 });
+  const archive = `${basename(program)}.tar.gz`;
+  const take = `mkdir -p ${SERVER.directory} && cat >${SERVER.directory}/${archive}`;
+  await lab.exec("client", ["sh", "-c", take], { input: stdout });
   return {
-    url: `http://${SERVER.address}:${SERVER.port}/${basename(program)}`,
-    sha256: createHash("sha256").update(content).digest("hex"),
+    url: `http://${SERVER.address}:${SERVER.port}/${archive}`,
+    sha256: createHash("sha256").update(stdout).digest("hex"),
   };
 }
 
