@@ -157,9 +157,11 @@ export function renderCollectorUnit(machine: MachineConfig): string {
         "Environment=GOMAXPROCS=1 GOMEMLIMIT=120MiB",
         "MemoryMax=250M",
         "CPUQuota=25%",
-        ...sandbox(["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]).map((line) =>
-          line === "ProtectHome=yes" ? "ProtectHome=tmpfs" : line,
-        ),
+        ...sandbox(["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"])
+          // In a container (the lab's machines are) it would see the kernel's boot id and not the container's, by which journalctl
+          // finds what is to be followed: nothing.
+          .filter((line) => line !== "ProtectProc=invisible")
+          .map((line) => (line === "ProtectHome=yes" ? "ProtectHome=tmpfs" : line)),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],
