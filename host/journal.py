@@ -11,6 +11,7 @@ with REQUEST only what has that id in it. At most the newest MOST lines.
 import calendar
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ def journal(since, wanted):
     command += ["--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT,SYSLOG_IDENTIFIER", f"--lines={MOST}"]
     for unit in UNITS:
         command.append(f"--unit={unit}")
+    if wanted:  # among the newest of those that have it, and not of a door's thousands of others
+        command.append(f"--grep={re.escape(wanted)}")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=50, check=False)
     for line in done.stdout.splitlines():
         try:

@@ -43,8 +43,9 @@ export function renderFrontDoorConfig(config: ClusterConfig, realServerName: str
     "# Written by cosyvoice-lvs; changes made here are lost with the next deployment.",
     "",
     "worker_processes auto;",
-    // Whoever is refused by a limit is no line in the journal: it would be a way to fill that.
-    "error_log stderr error;",
+    // Of single requests nginx tells more than anybody should read: the query, the client, a key that was given for a name. What is
+    // worth knowing of each is in the log of requests.
+    "error_log stderr crit;",
     // After a reload the old workers finish what runs. Whoever leaves a page open for longer has its event stream opened anew.
     "worker_shutdown_timeout 1h;",
     "",
@@ -52,7 +53,8 @@ export function renderFrontDoorConfig(config: ClusterConfig, realServerName: str
     "",
     block(
       "http",
-      "access_log off;",
+      ...requestLog(),
+      "",
       "server_tokens off;",
       "default_type application/octet-stream;",
       "",
@@ -75,6 +77,7 @@ export function renderFrontDoorConfig(config: ClusterConfig, realServerName: str
       block(
         "server",
         `listen ${DOOR_HEALTH_PORT};`,
+        "access_log off;",
         // For the directors' pollers: that it answers is all it says.
         "return 200;",
       ),
@@ -89,6 +92,56 @@ function httpsOf({ https }: ClusterConfig): HttpsConfig {
   if (https === undefined) throw new Error("there is no front door to configure: https.enabled is false");
   return https;
 }
+
+/**
+ * A line for each request, as JSON in the journal, under the id by which the service's own lines about it are found. With names as
+ * those lines have them (app/cosyvoice_app/logs.py). What it must not tell: the query, where keys and sessions are, and of the
+ * client more than its network. A journal that is slow or away loses lines, and holds nobody up.
+ */
+function requestLog(): Line[] {
+  const line = Object.entries({
+    log: '"door"',
+    request_id: '"$request_name"',
+    client: '"$client_network"',
+    method: '"$request_method"',
+    path: '"$asked_path"',
+    // "000" where there was none, which is no number of JSON's.
+    status: '"$status"',
+    bytes_in: "$request_length",
+    bytes_out: "$bytes_sent",
+    seconds: "$request_time",
+    protocol: '"$server_protocol"',
+    // Who of the upstream were asked, one after the other, and how long each took.
+    asked: '"$upstream_addr"',
+    asked_s: '"$upstream_response_time"',
+  }).map(([key, value]) => `"${key}":${value}`);
+  return [
+    // A name that the client gives is kept, as the service does; one that could be anything but a name is not.
+    block(
+      "map $http_x_request_id $request_name",
+      "default $request_id;",
+      '"~^[A-Za-z0-9._-]{1,64}$" $http_x_request_id;',
+    ),
+    // As far as it is of printable ASCII: what is not would make the line no text.
+    block("map $request_uri $asked_path", "default '';", '"~^(?<printable>[!->@-~]{1,200})" $printable;'),
+    block(
+      "map $remote_addr $client_network",
+      "default '';",
+      '"~^(?<network>[0-9]+[.][0-9]+[.][0-9]+)[.]" $network.0/24;',
+    ),
+    // Of a flood that the limits refuse, a part that tells of it and does not fill the journal.
+    block("split_clients $request_id $sample", "1% 1;", "* 0;"),
+    block("map $status $logged", "default 1;", "429 $sample;"),
+    `log_format requests escape=json '{${line.join(",")}}';`,
+    `access_log syslog:server=unix:${JOURNAL},nohostname,tag=${REQUEST_LOG},severity=info requests if=$logged;`,
+  ];
+}
+
+/** Where the journal takes what programs log by syslog. */
+const JOURNAL = "/dev/log";
+
+/** By what the journal calls the lines of requests (SYSLOG_IDENTIFIER): nginx's errors are `nginx`. */
+const REQUEST_LOG = "requests";
 
 function limitZones({ requestsPerSecond, connections }: HttpsConfig): Line[] {
   if (requestsPerSecond === 0 && connections === 0) return [];
@@ -167,6 +220,8 @@ function httpsServer(config: ClusterConfig, https: HttpsConfig): Block {
     "ssl_session_cache shared:tls:10m;",
     "ssl_session_tickets off;",
     "",
+    // In every answer, also of nginx's own: by it whoever complains is found in the logs.
+    "add_header X-Request-Id $request_name always;",
     ...(https.hsts > 0 ? [`add_header Strict-Transport-Security "max-age=${https.hsts}" always;`] : []),
     ...(https.requestsPerSecond > 0
       ? [`limit_req zone=requests burst=${https.requestsPerSecond * BURST} nodelay;`]
@@ -189,6 +244,8 @@ function httpsServer(config: ClusterConfig, https: HttpsConfig): Block {
       "proxy_set_header X-Forwarded-Host $http_host;",
       `proxy_set_header X-Forwarded-Port ${https.port};`,
       "proxy_set_header X-Leaving '';",
+      "proxy_set_header X-Request-Id $request_name;",
+      "proxy_hide_header X-Request-Id;",
       ...(guarded(config) ? ["proxy_set_header Authorization $passed_on;"] : []),
       // Sound and events go on as they come. What a client sends is read whole first: a slow one holds no place of the service.
       "proxy_buffering off;",
@@ -260,6 +317,9 @@ export function renderFrontDoorUnit(): string {
         "RestartSec=1",
         "OOMScoreAdjust=-500",
         "LimitNOFILE=65536",
+        // Lines of requests, at most: a flood is not to push out of the journal what others said.
+        "LogRateLimitIntervalSec=30s",
+        "LogRateLimitBurst=3000",
         `RuntimeDirectory=${name}`,
         `StateDirectory=${posix.basename(paths.frontDoorState)}`,
         "StateDirectoryMode=0700",

@@ -1,3 +1,4 @@
+import { posix } from "node:path";
 import { stringify } from "yaml";
 import { LOKI_INNER_PORT } from "../../config/ports";
 import { type MachineConfig, watchedMachines } from "../../config/schema";
@@ -100,9 +101,26 @@ function journal(node: string) {
         overwrite_text: true,
       },
       { type: "move", from: "body.MESSAGE", to: "body" },
+      ...requestsOfDoor,
     ],
   };
 }
+
+/** nginx's lines of requests, which are JSON: the id goes beside the line, as it does for the service's own. */
+const requestsOfDoor = [
+  {
+    type: "json_parser",
+    if: `resource.unit == "${posix.basename(paths.frontDoorUnit, ".service")}" and type(body) == "string" and body startsWith "{"`,
+    parse_to: "attributes.line",
+  },
+  {
+    type: "move",
+    if: "attributes.line?.request_id != nil",
+    from: "attributes.line.request_id",
+    to: "attributes.request_id",
+  },
+  { type: "remove", if: "attributes.line != nil", field: "attributes.line" },
+];
 
 /** syslog's priorities. */
 const SEVERITIES = { fatal: ["0", "1", "2"], error: "3", warn: "4", info: ["5", "6"], debug: "7" };

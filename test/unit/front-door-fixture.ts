@@ -1,6 +1,7 @@
 /** A real nginx as the front door of the first real server, on this computer. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
 import { type IncomingMessage, request as requestPlain } from "node:http";
 import { type RequestOptions, request } from "node:https";
@@ -39,17 +40,23 @@ export interface FrontDoor {
   readonly health: number;
   /** The certificate that it shows, which vouches for itself. */
   readonly ca: () => Buffer;
+  /** What it has logged of requests, as it came. */
+  readonly logged: readonly string[];
+  /** What it has said of itself. */
+  readonly errors: readonly string[];
 }
 
 /**
  * Starts nginx with what is rendered for a configuration.
  *
  * @param folder where its files are; a certificate and a key that are there are shown.
+ * @param place puts what is here in place of what is on the machines, before it is done for the real servers' addresses.
  */
 export async function startFrontDoor(
   folder: string,
   https: RawOverrides = {},
   more: RawOverrides = {},
+  place = (text: string): string => text,
 ): Promise<FrontDoor> {
   const [app = 0, tls = 0, plain = 0, health = 0] = await freePorts(4);
   const config = cluster({
@@ -59,16 +66,25 @@ export async function startFrontDoor(
     tlsKey: true,
     ...more,
   });
-  let text = renderFrontDoorConfig(config, "rs-1")
+  let text = place(renderFrontDoorConfig(config, "rs-1"))
     .replace("listen 80;", `listen ${plain};`)
     .replace("listen 7862;", `listen ${health};`);
   for (const [from, to] of Object.entries(others)) text = text.replaceAll(from, to);
+  const logged: string[] = [];
+  const journal = createSocket("udp4", (datagram) => logged.push(datagram.toString("latin1"))).unref();
+  await new Promise<void>((done) => journal.bind(0, "127.0.0.1", done));
+  text = text.replace("syslog:server=unix:/dev/log", `syslog:server=127.0.0.1:${journal.address().port}`);
   placeFrontDoor(folder, text);
-  const nginx = spawn(nginxProgram(), nginxArguments(folder), { stdio: ["ignore", "inherit", "inherit"] });
+  const nginx = spawn(nginxProgram(), nginxArguments(folder), { stdio: ["ignore", "inherit", "pipe"] });
+  const errors: string[] = [];
+  nginx.stderr?.on("data", (text) => {
+    process.stderr.write(text);
+    errors.push(String(text));
+  });
   const ca = () => readFileSync(join(folder, "certificate.pem"));
   for (const end = Date.now() + 15_000; ; await sleep(50)) {
     const status = await statusOf(health).catch(() => undefined);
-    if (status === 200) return { config, nginx, app, tls, plain, health, ca };
+    if (status === 200) return { config, nginx, app: config.port, tls, plain, health, ca, logged, errors };
     assert.ok(Date.now() < end, "nginx does not answer");
   }
 }

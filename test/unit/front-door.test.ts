@@ -40,6 +40,19 @@ async function frontDoor(https: RawOverrides = {}, more: RawOverrides = {}): Pro
   return door;
 }
 
+/** The lines of so many requests; of the pollers' there are none. */
+async function logged(door: FrontDoor, count: number): Promise<Record<string, unknown>[]> {
+  for (const end = Date.now() + 10_000; door.logged.length < count; await sleep(20))
+    assert.ok(Date.now() < end, `${door.logged.length} lines: ${door.logged.join("\n")}`);
+  await sleep(100);
+  assert.equal(door.logged.length, count);
+  return door.logged.map((line) => {
+    const [, text] = /^<190>\w{3} [ \d]\d [\d:]{8} requests: (\{.*\})$/.exec(line) ?? [];
+    assert.ok(text, line);
+    return JSON.parse(text);
+  });
+}
+
 describe("the front door", () => {
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), "front-door-"));
@@ -280,6 +293,82 @@ describe("the front door", () => {
       assert.equal((await ask(door, path)).headers["strict-transport-security"], "max-age=63072000", path);
   });
 
+  it("logs a request under the id that the service and the client are told, and nothing that is secret", async () => {
+    const door = await frontDoor({ plainPort: "closed" }, { apiKeys: true });
+    await service("127.0.0.1", door.app);
+    const [key] = madeUpApiKeys;
+    const headers = {
+      authorization: `Bearer ${key}`,
+      cookie: "made-up-cookie",
+      referer: "https://x/?made-up-from",
+    };
+    const named = await ask(door, "/v1/audio/speech?made-up-query", {
+      headers: { ...headers, "X-Request-Id": "made-up.id_1" },
+      method: "POST",
+      body: "made-up-body",
+    });
+    assert.equal(JSON.parse(named.text).headers["x-request-id"], "made-up.id_1");
+    assert.equal(named.headers["x-request-id"], "made-up.id_1");
+    const refused = await ask(door, "/v1/models", { headers: { authorization: "Bearer made-up-other" } });
+    const unnamed = await ask(door, "/v1/models", { headers: { ...headers, "X-Request-Id": 'no "name"' } });
+    const [id, given] = [refused, unnamed].map((answer) => String(answer.headers["x-request-id"]));
+    assert.match(`${id} ${given}`, /^[0-9a-f]{32} [0-9a-f]{32}$/);
+    assert.equal(JSON.parse(unnamed.text).headers["x-request-id"], given);
+    // A key in the place of a name, and a request that nobody answers.
+    const mistaken = Buffer.from(`${key}:`).toString("base64");
+    assert.equal((await ask(door, "/", { headers: { authorization: `Basic ${mistaken}` } })).status, 401);
+    for (const server of servers.splice(0)) {
+      server.closeAllConnections();
+      server.close();
+    }
+    assert.equal((await ask(door, "/v1/voices?made-up-query", { headers })).status, 502);
+    const lines = await logged(door, 5);
+    assert.deepEqual(
+      lines.slice(0, 3).map(({ seconds: _, bytes_in: __, bytes_out: ___, asked_s: ____, ...line }) => line),
+      [
+        { request_id: "made-up.id_1", method: "POST", path: "/v1/audio/speech", status: "200" },
+        { request_id: id, method: "GET", path: "/v1/models", status: "401", asked: "" },
+        { request_id: given, method: "GET", path: "/v1/models", status: "200" },
+      ].map((line) => ({
+        log: "door",
+        client: "127.0.0.0/24",
+        protocol: "HTTP/1.1",
+        asked: `127.0.0.1:${door.app}`,
+        ...line,
+      })),
+    );
+    const [first, ...others] = String(lines[4]?.asked).split(", ");
+    assert.deepEqual([lines[4]?.status, first], ["502", `127.0.0.1:${door.app}`]);
+    assert.equal(others.length, 2, "both others were asked in its place");
+    const said = door.logged.join() + door.errors.join();
+    assert.doesNotMatch(said, /made-up-(key|other|cookie|query|from|body)|a-made-up/);
+  });
+
+  it("logs what is sent in order to break a log as one line that can be read", async () => {
+    const door = await frontDoor();
+    await service("127.0.0.1", door.app);
+    const hostile = [
+      ['/a"%22\\%0a{}', '/a"%22\\%0a{}'],
+      [`/${"b".repeat(5000)}`, `/${"b".repeat(199)}`],
+      ["/c\x80\xff", "/c"],
+      ["/d?e", "/d"],
+    ] as const;
+    for (const [path] of hostile) {
+      // What no client of HTTP would send.
+      const socket = connectTls({ host: "127.0.0.1", port: door.tls, ca: door.ca() });
+      socket.end(Buffer.from(`GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`, "latin1"));
+      await new Promise((done) => socket.on("error", done).on("close", done).resume());
+    }
+    assert.equal((await fetch(`http://127.0.0.1:${door.health}`)).status, 200);
+    const redirected = await fetch(`http://127.0.0.1:${door.plain}/f`, { redirect: "manual" });
+    assert.equal(redirected.status, 308);
+    const lines = await logged(door, hostile.length + 1);
+    assert.deepEqual(
+      lines.map(({ path }) => path),
+      [...hostile.map(([, path]) => path), "/f"],
+    );
+  });
+
   it("limits each client's connections", async () => {
     const door = await frontDoor({ connections: 3 });
     const waiting: (() => void)[] = [];
@@ -312,5 +401,9 @@ describe("the front door", () => {
     const statuses = answers.map(({ status }) => status);
     assert.ok(statuses.includes(200) && statuses.includes(429), statuses.join(" "));
     assert.deepEqual([...new Set(statuses)].sort(), [200, 429]);
+    // A flood fills no journal: of what is refused by a limit, one in a hundred is logged.
+    await sleep(200);
+    const refusals = door.logged.filter((line) => line.includes('"status":"429"')).length;
+    assert.ok(refusals <= 2, `${refusals} lines of ${statuses.filter((status) => status === 429).length}`);
   });
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { logs as page } from "../../../render/dashboards/logs";
+import { ask } from "../../unit/front-door-fixture";
 import { LogWorld } from "./world";
 
 const journalOfDirector = [
@@ -17,8 +18,15 @@ const journalOfDirector = [
   { SYSLOG_IDENTIFIER: "made-up", PRIORITY: "5", MESSAGE: "nobody's" },
 ];
 const journalOfServer = [
-  { _SYSTEMD_UNIT: "cosyvoice-front-door.service", PRIORITY: "3", MESSAGE: "made-up: limiting requests" },
+  { _SYSTEMD_UNIT: "cosyvoice-front-door.service", PRIORITY: "2", MESSAGE: "made-up: no space left" },
 ];
+/** A line of nginx's, as journald has it of syslog's. */
+const requestOfDoor = (line: string) => ({
+  _SYSTEMD_UNIT: "cosyvoice-front-door.service",
+  SYSLOG_IDENTIFIER: "requests",
+  PRIORITY: "6",
+  MESSAGE: line.slice(line.indexOf("{")),
+});
 
 describe("logs, from the machines to a question", () => {
   const world = new LogWorld();
@@ -75,9 +83,23 @@ describe("logs, from the machines to a question", () => {
     assert.deepEqual((await world.labels()).sort(), ["node", "unit"]);
   });
 
-  it("follow one request across two machines, which one of them gave to the other", async () => {
+  it("follow one request from nginx across two machines, which one of them gave to the other", async () => {
+    const door = await world.startFrontDoor(first);
     const ids = Array.from({ length: 12 }, (_, index) => `made-up-${index}`);
-    const statuses = await Promise.all(ids.map((id) => made(id, `${id} ${"A long sentence. ".repeat(150)}`)));
+    const statuses = await Promise.all(
+      ids.map(async (id) => {
+        const answer = await ask(door, "/v1/audio/speech", {
+          method: "POST",
+          headers: { "content-type": "application/json", "x-request-id": id },
+          body: JSON.stringify({ model: "cosyvoice", input: `${id} ${"A long sentence. ".repeat(150)}` }),
+          timeout: 120_000,
+        });
+        return answer.status;
+      }),
+    );
+    // As many others again as a search may bring: who looks for one request must find it behind them.
+    const others = Array.from({ length: 6000 }, () => requestOfDoor('{"request_id":"made-up-other"}'));
+    world.says("rs-1", [...door.logged.map(requestOfDoor), ...others]);
     assert.deepEqual([...new Set(statuses)], [200]);
     const nodesOf = async (id: string) =>
       [
@@ -91,8 +113,10 @@ describe("logs, from the machines to a question", () => {
     const lines = await world.find(`{node=~".+"} | request_id="${both}"`);
     assert.deepEqual(
       [...new Set(lines.map(({ labels }) => `${labels.node} ${labels.unit}`))].sort(),
-      ["rs-1 access", "rs-1 jobs", "rs-2 access"].sort(),
+      ["rs-1 access", "rs-1 cosyvoice-front-door", "rs-1 jobs", "rs-2 access"].sort(),
     );
+    const found = world.journalOf("rs-1", String(both)).map((line) => JSON.parse(JSON.parse(line).text));
+    assert.equal(found.filter(({ request_id }) => request_id === both).length, 1);
     for (const { text } of lines) assert.equal(JSON.parse(text).request_id, both);
     assert.deepEqual((await world.labels()).sort(), ["node", "unit"], "a request is no label");
   });

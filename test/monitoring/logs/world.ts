@@ -1,9 +1,19 @@
 /**
  * Logs without machines: the real collector and the real Loki with the texts that the machines get, at addresses of this
- * computer's loopback. What is shipped is what two real speech services write, and journals of systemd's own making.
+ * computer's loopback. What is shipped is what two real speech services and an nginx write, and journals of systemd's own making.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,6 +24,7 @@ import { renderCollectorConfig, renderLokiConfig } from "../../../render";
 import { repository } from "../../../scripts/lib/paths";
 import { type LogPrograms, logPrograms } from "../../../scripts/toolchain/logPrograms";
 import { rawCluster } from "../../unit/config-fixture";
+import { type FrontDoor, startFrontDoor } from "../../unit/front-door-fixture";
 import { monitored } from "../../unit/monitoring-fixture";
 
 const JOURNAL_REMOTE = "/lib/systemd/systemd-journal-remote";
@@ -42,7 +53,7 @@ export class LogWorld {
   async start(): Promise<void> {
     // Also a run that is interrupted leaves nothing behind.
     process.once("exit", () => {
-      for (const child of this.running.values()) child.kill("SIGKILL");
+      for (const [name, child] of this.running) child.kill(name === "nginx" ? "SIGTERM" : "SIGKILL");
     });
     this.programs = await logPrograms((line) => console.log(`      ${line}`));
     this.ports = {
@@ -103,7 +114,7 @@ export class LogWorld {
   }
 
   /** Writes entries into a machine's journal, by systemd's own program. */
-  private says(machine: string, entries: readonly Record<string, string>[]): void {
+  says(machine: string, entries: readonly Record<string, string>[]): void {
     const directory = this.file(`${machine}-journal`);
     mkdirSync(directory, { recursive: true });
     const now = Date.now() * 1000;
@@ -144,6 +155,20 @@ export class LogWorld {
     });
   }
 
+  /** Starts the nginx of a real server, before its service. What it logs goes into the machine's journal by {@link says}. */
+  async startFrontDoor({ address }: MachineConfig): Promise<FrontDoor> {
+    mkdirSync(this.file("front-door"));
+    // As root, nginx keeps what it buffers as another user.
+    chmodSync(this.folder, 0o755);
+    const { service } = this.ports;
+    const own = address.replace("192.168.1.", "127.0.1.");
+    const door = await startFrontDoor(this.file("front-door"), {}, { port: service }, (text) =>
+      text.replace(`127.0.0.1:${service}`, `${own}:${service}`).replaceAll("192.168.1.", "127.0.1."),
+    );
+    this.running.set("nginx", door.nginx);
+    return door;
+  }
+
   /** Where a real server's service is found. */
   service({ address }: MachineConfig): string {
     return `${address.replace("192.168.1.", "127.0.1.")}:${this.ports.service}`;
@@ -177,6 +202,17 @@ export class LogWorld {
       data: { result: { stream?: Record<string, string>; values?: [string, string][] }[] };
     };
     return data;
+  }
+
+  /** What scripts/cluster logs finds of a request in a machine's journal: its text, run on this computer. */
+  journalOf(machine: string, request: string): string[] {
+    const text = readFileSync(join(repository, "host", "journal.py"), "utf8").replace(
+      '"--quiet"',
+      `"--quiet", "--directory=${this.file(`${machine}-journal`)}"`,
+    );
+    const done = spawnSync("python3", ["-IS", "-", machine, "0", request], { input: text, encoding: "utf8" });
+    if (done.status !== 0) throw new Error(done.stderr);
+    return done.stdout.split("\n").filter((line) => line !== "");
   }
 
   /** What a collector tells of itself. */
@@ -220,6 +256,8 @@ export class LogWorld {
   }
 
   async stop(): Promise<void> {
+    // Its workers outlive a master that is killed.
+    if (this.running.has("nginx")) await this.stopProgram("nginx");
     for (const child of this.running.values()) child.kill("SIGKILL");
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
   }
@@ -233,6 +271,7 @@ export class LogWorld {
 
   private said(): string {
     return [...this.running.keys()]
+      .filter((name) => existsSync(this.file(`${name}.log`)))
       .map((name) => `--- ${name}\n${readFileSync(this.file(`${name}.log`), "utf8").slice(-1500)}`)
       .join("\n");
   }

@@ -42,6 +42,23 @@ describe("HTTPS", () => {
     assert.match(output, /s of audio, made by rs-\d/);
   });
 
+  it("tells of a request by nginx and by the service, under one id, without its query and without the key", async () => {
+    const id = `made-up-${Date.now()}`;
+    const query = "made-up-query";
+    assert.match(await curl(`-H 'X-Request-Id: ${id}' ${at(`/v1/models?${query}`)}`), /^200 /);
+    for (let tries = 0; ; tries += 1) {
+      const { output } = await script("cluster", "logs", "--request", id, "--since", "5m", "--json");
+      const lines = output.split("\n").filter((line) => line.includes(id));
+      const sources = lines.map((line) => JSON.parse(line).source).sort();
+      if (sources.length >= 2) {
+        assert.deepEqual(sources, ["cosyvoice-front-door", "gradio.access"], output);
+        assert.doesNotMatch(output, new RegExp(`${query}|${planted.apiKey}`));
+        break;
+      }
+      assert.ok(tries < 10, output);
+    }
+  });
+
   it("brings sound to this computer while it is being made", async () => {
     const url = (await lab.httpsUrl()) ?? "";
     const ca = await readFile(stack.tls.caFile);

@@ -82,7 +82,7 @@ export const sandboxProofs: readonly SandboxProof[] = [
 
 /** Lines of [Service] that take nothing away: what a unit runs, and what it is given. */
 const others =
-  /^(Type|NotifyAccess|Exec[A-Za-z]+|Environment(File)?|Timeout[A-Za-z]+|Kill[A-Za-z]+|Restart[A-Za-z]*|RemainAfterExit|WatchdogSec|OOMScoreAdjust|Nice|CPU(Quota|Weight)|Limit[A-Z]+|(State|Runtime)Directory[A-Za-z]*|AmbientCapabilities|ReadWritePaths|Bind(ReadOnly)?Paths|LoadCredential|User|Group|SupplementaryGroups|SystemCallErrorNumber)=|^SystemCallFilter=setpriority$|^UMask=0022$/;
+  /^(Type|NotifyAccess|Exec[A-Za-z]+|Environment(File)?|Timeout[A-Za-z]+|Kill[A-Za-z]+|Restart[A-Za-z]*|RemainAfterExit|WatchdogSec|OOMScoreAdjust|Nice|CPU(Quota|Weight)|Limit[A-Z]+|LogRateLimit[A-Za-z]+|(State|Runtime)Directory[A-Za-z]*|AmbientCapabilities|ReadWritePaths|Bind(ReadOnly)?Paths|LoadCredential|User|Group|SupplementaryGroups|SystemCallErrorNumber)=|^SystemCallFilter=setpriority$|^UMask=0022$/;
 
 /** The proof of a unit's line; undefined for one that takes nothing away. @throws Error when there should be one. */
 export function proofOf(line: string): SandboxProof | undefined {
