@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import * as pulumi from "@pulumi/pulumi";
 import { type ClusterConfig, type MonitoringConfig, watchedMachines } from "../config/schema";
+import { hasFirewall } from "../render/firewall";
 import { curlAccess, hasPassword, renderCurlConfig, renderWebConfig } from "../render/monitoring/access";
 import { relayed, renderAlertmanagerConfig, withSecret } from "../render/monitoring/alertmanager";
 import { renderAlertRules } from "../render/monitoring/alerts";
@@ -25,6 +26,7 @@ import {
   renderPrometheusDropIn,
 } from "../render/monitoring/prometheus";
 import { paths } from "../render/paths";
+import { Firewall } from "./firewall";
 import { grafanaContent } from "./grafana";
 import { collectorContent, lokiContent } from "./logs";
 import { metadataRules } from "./metadataRules";
@@ -104,15 +106,26 @@ export class Monitoring extends pulumi.ComponentResource {
     // With the rules of who may see what: they are there before anything else listens.
     const watched = new Map<string, pulumi.Resource>();
     for (const { machine, after } of [...args.machines, { machine: monitor, after: [packages] }]) {
-      const own = layer(`${name}-${machine.name}`, machine, "watched", watchedContent(config, machine.name), {
-        ...parent,
-        dependsOn: [...after],
-      });
-      watched.set(machine.name, own);
+      const readings = layer(
+        `${name}-${machine.name}`,
+        machine,
+        "watched",
+        watchedContent(config, machine.name),
+        {
+          ...parent,
+          dependsOn: [...after],
+        },
+      );
+      watched.set(machine.name, readings);
+    }
+    const own = watched.get(monitor.name);
+    // Of its own, and not with those of what serves: the proof that clients are served waits for them.
+    if (own !== undefined && hasFirewall(config, monitor.role)) {
+      new Firewall(`${name}-firewall`, { config, machines: [{ machine: monitor, after: own }] }, parent);
     }
     this.logs(name, args, watched);
     if (config.monitoring.grafana.enabled) {
-      const guarded = [watcher, watched.get(monitor.name)].filter((resource) => resource !== undefined);
+      const guarded = [watcher, own].filter((resource) => resource !== undefined);
       layer(`${name}-grafana`, monitor, "grafana", grafanaContent(config), {
         ...parent,
         dependsOn: guarded,

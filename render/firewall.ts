@@ -1,4 +1,10 @@
-import { type ClusterConfig, DOOR_HEALTH_PORT, type MachineRole, machinesOf } from "../config/schema";
+import {
+  type ClusterConfig,
+  DOOR_HEALTH_PORT,
+  type MachineRole,
+  machinesOf,
+  watchedMachines,
+} from "../config/schema";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
@@ -11,12 +17,9 @@ export const FIREWALL_TABLE = "inet cosyvoice_lvs_firewall";
 /** UDP port of IPVS's sync daemon. */
 const SYNC_PORT = 8848;
 
-/**
- * Whether a machine gets a packet filter of this kind. The client of the verification has nothing of ours that listens, and
- * the machine that watches has a filter of its own.
- */
+/** Whether a machine gets a packet filter of this kind. The client of the verification has nothing of ours that listens. */
 export function hasFirewall({ firewall, https }: ClusterConfig, role: MachineRole): boolean {
-  if (role === "client" || role === "monitor") return false;
+  if (role === "client") return false;
   return firewall.enabled || (role === "realServer" && https?.plainPort === "closed");
 }
 
@@ -151,12 +154,29 @@ function rulesOfRole(config: ClusterConfig, machineName: string): string[] {
       ];
     case "storage":
       return [`ip saddr ${addresses(realServers)} tcp dport 2049 accept`];
-    case "client":
     case "monitor":
+      return watcherRules(config);
+    case "client":
       return [];
     default:
       return never(role);
   }
+}
+
+/** Who may see what watches, and who may send it logs. */
+function watcherRules(config: ClusterConfig): string[] {
+  const { monitoring } = config;
+  if (monitoring === undefined) return [];
+  const { adminNetworks, ports, grafana, logs } = monitoring;
+  const seen = [ports.prometheus, ports.alertmanager, ...(grafana.enabled ? [ports.grafana] : [])];
+  return [
+    ...(adminNetworks.length > 0
+      ? [`ip saddr { ${adminNetworks.join(", ")} } tcp dport ${nftPorts(seen)} accept`]
+      : []),
+    ...(logs.enabled
+      ? [`ip saddr ${addresses(watchedMachines(config))} tcp dport ${ports.loki} accept`]
+      : []),
+  ];
 }
 
 function addresses(machines: readonly { readonly address: string }[]): string {

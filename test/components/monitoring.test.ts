@@ -100,6 +100,17 @@ describe("Monitoring", () => {
     }
   });
 
+  it("has the machine that watches drop the rest as well, where the others do", async () => {
+    const firewall = { enabled: true, admins: ["10.9.0.0/16"] };
+    const registered = await deploy(watched({ adminNetworks: ["10.9.1.0/24"] }, { firewall }));
+    const { layer, files, around } = manifest(registered, "c-monitoring-firewall-monitor");
+    assert.deepEqual([layer, around], ["firewall", undefined]);
+    const rules = files?.["/etc/cosyvoice-lvs/firewall.nft"]?.content ?? "";
+    assert.match(rules, /policy drop;/);
+    assert.match(rules, /ip saddr @admins tcp dport 22 accept/);
+    assert.match(rules, /ip saddr \{ 10\.9\.1\.0\/24 \} tcp dport \{ 9090, 9093 \} accept/);
+  });
+
   it("brings a director its exporters, behind a packet filter that is there first", async () => {
     const layer = manifest(
       await deploy(watched({ ports: { nodeExporter: 19100 } })),

@@ -8,6 +8,7 @@ import {
   renderCurlConfig,
   renderDirectorMetricsConfig,
   renderDirectorMetricsUnit,
+  renderFirewall,
   renderGpuMetricsUnit,
   renderGrafanaConfig,
   renderGrafanaDashboards,
@@ -110,6 +111,10 @@ export const monitoringCases: readonly GoldenCase[] = [
       "prober.yml": renderProberConfig(everything),
       "prober.service.d.conf": renderProberDropIn(),
       "node-exporter-director.service.d.conf": renderNodeExporterDropIn(everything, everything.directors[1]),
+      "firewall.nft": renderFirewall(
+        { ...everything, firewall: { enabled: true, admins: ["10.0.0.0/8"], openPorts: [] } },
+        "monitor",
+      ),
       "watch-director.nft": renderWatchRules(everything, everything.directors[0]),
       "cosyvoice-watch-rules.service": renderWatchRulesUnit(),
       "cosyvoice-metrics.conf": renderMetricsAtBoot(),
