@@ -9,6 +9,7 @@ import {
   renderAlertRelayUnit,
   renderDirectorMetricsConfig,
   renderDirectorMetricsUnit,
+  renderDoorMetricsUnit,
   renderGpuMetricsUnit,
   renderMetricsAtBoot,
   renderSentenceConfig,
@@ -278,11 +279,22 @@ function ownReader(
       return daemon("exporter", [paths.directorMetricsUnit, renderDirectorMetricsUnit()], {
         restart: [paths.directorMetricsConfig, renderDirectorMetricsConfig(config)],
       });
-    case "realServer":
-      return daemon("exporter", [paths.gpuMetricsUnit, renderGpuMetricsUnit(config)]);
+    case "realServer": {
+      const gpu = daemon("exporter", [paths.gpuMetricsUnit, renderGpuMetricsUnit(config)]);
+      if (config.https === undefined) return gpu;
+      return together(gpu, daemon("exporter", [paths.doorMetricsUnit, renderDoorMetricsUnit(config)]));
+    }
     default:
       return undefined;
   }
+}
+
+/** Two daemons of one program, whose change restarts both. */
+function together(one: ReturnType<typeof daemon>, other: ReturnType<typeof daemon>) {
+  const files: Record<string, ManifestFile> = { ...one.files };
+  for (const [path, file] of Object.entries(other.files))
+    files[path] = { ...file, notify: [...(files[path]?.notify ?? []), ...(file.notify ?? [])] };
+  return { files, units: { ...one.units, ...other.units } };
 }
 
 /** What is on the machine that watches. */

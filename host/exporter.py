@@ -3,6 +3,7 @@
 
     exporter director /etc/cosyvoice-lvs/exporter.json   on a director: keepalived, the VIP, our units
     exporter gpu INTERVAL                                on a real server: nvidia-smi and the kernel's log
+    exporter door INTERVAL URL                           on a real server: nginx (its stub_status)
     exporter sentence /etc/cosyvoice-lvs/sentence.json   on the monitoring machine: a sentence through the VIP
 
 The configuration of `director`: {"interval": s, "vip", "units": [name], "realServers": [{"name", "address"}]}
@@ -14,27 +15,32 @@ director   keepalived is told by a signal to write what it knows (JSON, 2.2.7 an
            machine has the VIP is the kernel's word, not keepalived's.
 gpu        The names are those of the public nvidia_gpu_exporter. Without nvidia-smi there is no file. XID
            errors are in the kernel's log only, and there from its start on.
+door       The names are those of the public nginx-prometheus-exporter.
 sentence   Through the VIP, of this minute, past every cache. 1 only for a sound that is one.
 
 A file is replaced whole, and goes when the program ends: what is no longer read must not be taken for true.
 Exit status: 2 for a wrong call or configuration, else it runs until it is told to end.
 """
 
+import http.client
 import importlib.machinery
 import importlib.util
 import json
 import os
 import re
+import select
 import signal
 import stat
 import subprocess
 import sys
 import time
+import urllib.request
 
 METRICS = "/run/cosyvoice-metrics"
 KEEPALIVED_PID = "/run/keepalived.pid"
 KEEPALIVED_JSON = "/tmp/keepalived.json"
 ANSWER = 2.0  # s that keepalived has to write what it was asked for
+OUTPUT = 2**20  # bytes that are heard of what a program says; then it is cut off, and fails
 NVIDIA_SMI_LIMIT = 10  # s; one that hangs is a GPU that is lost
 
 
@@ -58,13 +64,35 @@ def escape(text):
     return str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
+# Programs that did not end, by their names: one that waits for a lost device cannot be killed.
+stuck = {}
+
+
 def command(*argv, limit=10.0):
     """Exit status and standard output of a program; (None, "") when it is not there or does not end."""
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=limit)
-    except (OSError, subprocess.TimeoutExpired):
+    before = stuck.get(argv[0])
+    if before is not None and before.poll() is None:
         return None, ""
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        return None, ""
+    said, end = b"", time.monotonic() + limit
+    with process.stdout as pipe:
+        while len(said) < OUTPUT and select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
+            part = os.read(pipe.fileno(), 65536)
+            if not part:
+                break
+            said += part
+    try:
+        status = process.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stuck[argv[0]] = process
+        return None, ""
+    return status, said.decode("utf-8", "replace")
 
 
 # ------------------------------------------------------------------------------------------------- a director
@@ -233,7 +261,11 @@ class Gpu:
                 continue
             uuid, bus, index, name, driver = values[: len(GPU_IDENTITY)]
             uuid = uuid.removeprefix("GPU-").lower()
-            cards[bus_key(bus)] = uuid
+            try:
+                known = bus_key(bus)
+            except ValueError:
+                continue  # "[Unknown Error]": the others are told of all the same
+            cards[known] = uuid
             labels = {"uuid": uuid, "index": index, "name": name, "driver_version": driver, "pci_bus_id": bus}
             text.add("nvidia_smi_gpu_info", 1, labels, about="1; what GPU it is")
             for (_, metric, factor, words), value in zip(GPU_FIELDS, values[len(GPU_IDENTITY) :]):
@@ -280,6 +312,51 @@ def bus_key(bus):
     """One form for 00000000:01:00.0 (nvidia-smi) and 0000:01:00 (the kernel)."""
     domain, number, device = bus.lower().split(".")[0].split(":")
     return f"{int(domain, 16):x}:{number}:{device}"
+
+
+# -------------------------------------------------------------------------------------------------- its nginx
+
+# Line of stub_status, names of the numbers in it with kind and words.
+DOOR_LINES = (
+    (r"Active connections: (\d+)", (("connections_active", "gauge", "Connections that are open"),)),
+    (
+        r"server accepts handled requests\s+(\d+) (\d+) (\d+)",
+        (
+            ("connections_accepted", "counter", "Connections that were taken"),
+            ("connections_handled", "counter", "Connections that were not dropped for want of room"),
+            ("http_requests_total", "counter", "Requests"),
+        ),
+    ),
+    (
+        r"Reading: (\d+) Writing: (\d+) Waiting: (\d+)",
+        (
+            ("connections_reading", "gauge", "Connections of which a request is being read"),
+            ("connections_writing", "gauge", "Connections that wait for an answer or get it"),
+            ("connections_waiting", "gauge", "Connections without a request"),
+        ),
+    ),
+)
+
+
+class Door:
+    def __init__(self, url):
+        self.url = url
+
+    def read(self):
+        text = Text()
+        try:
+            # No proxy of the environment.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(self.url, timeout=5) as answer:
+                page = answer.read(4096).decode("ascii", "replace")
+        except (OSError, ValueError, http.client.HTTPException):
+            page = ""
+        found = [re.search(pattern, page) for pattern, _ in DOOR_LINES]
+        text.add("nginx_up", all(found), about="1 when nginx says what it does")
+        for match, (_, numbers) in zip(found, DOOR_LINES):
+            for value, (name, kind, words) in zip(match.groups() if all(found) else (), numbers):
+                text.add(f"nginx_{name}", int(value), kind=kind, about=words)
+        return text
 
 
 # ------------------------------------------------------------------------------------------------- a sentence
@@ -364,9 +441,12 @@ def run(reader, path, interval):
 
 def main(argv):
     try:
-        verb, given = argv
-        if verb == "gpu":
+        verb, given, *more = argv
+        if verb == "gpu" and not more:
             reader, interval = Gpu(), float(given)
+        elif verb == "door":
+            (url,) = more
+            reader, interval = Door(url), float(given)
         else:
             with open(given, encoding="utf-8") as file:
                 config = json.load(file)

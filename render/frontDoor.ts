@@ -16,6 +16,9 @@ const KEPT = { idle: 15, life: 45 };
 /** Seconds that an answer may be silent: an event stream of the page, or a text before it in the queue. */
 const SILENT = 3600;
 
+/** Where nginx counts its connections and requests, at the pollers' port. */
+export const DOOR_STATUS = "/status";
+
 /** How many times as many requests as in a second may come at once. */
 const BURST = 10;
 
@@ -79,7 +82,9 @@ export function renderFrontDoorConfig(config: ClusterConfig, realServerName: str
         `listen ${DOOR_HEALTH_PORT};`,
         "access_log off;",
         // For the directors' pollers: that it answers is all it says.
-        "return 200;",
+        block("location /", "return 200;"),
+        // For this machine's own readings.
+        block(`location = ${DOOR_STATUS}`, "allow 127.0.0.1;", "deny all;", "stub_status;"),
       ),
       ...(https.redirect ? ["", redirect(https)] : []),
       "",

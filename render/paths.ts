@@ -84,6 +84,7 @@ export const paths = {
   directorMetricsConfig: "/etc/cosyvoice-lvs/exporter.json",
   directorMetricsUnit: "/etc/systemd/system/cosyvoice-director-metrics.service",
   gpuMetricsUnit: "/etc/systemd/system/cosyvoice-gpu-metrics.service",
+  doorMetricsUnit: "/etc/systemd/system/cosyvoice-door-metrics.service",
   sentenceConfig: "/etc/cosyvoice-lvs/sentence.json",
   sentenceUnit: "/etc/systemd/system/cosyvoice-sentence.service",
   prometheusConfig: "/etc/cosyvoice-lvs/prometheus.yml",

@@ -1,6 +1,7 @@
 """Readings: what is made of what programs and the kernel say; of keepalived, where namespaces are allowed."""
 
 import hashlib
+import http.server
 import importlib.util
 import json
 import os
@@ -11,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -119,6 +121,75 @@ def test_a_gpu_that_cannot_be_read_says_so_and_a_machine_without_one_says_nothin
     assert samples(exporter.Gpu("/nowhere").read()) == {"nvidia_smi_command_exit_code": -1}
     smi.unlink()
     assert exporter.Gpu("/nowhere").read() is None
+
+
+def test_a_program_that_cannot_be_killed_is_neither_waited_for_nor_started_again(smi, monkeypatch):
+    monkeypatch.setattr(exporter, "NVIDIA_SMI_LIMIT", 0.3)
+    started = smi.parent / "started"
+    smi.write_text(f"#!/bin/sh\necho >>{started}\nexec sleep 30\n")
+    # As one that waits in the kernel for a GPU that is gone.
+    monkeypatch.setattr(exporter.subprocess.Popen, "kill", lambda self: None)
+    gpu = exporter.Gpu("/nowhere")
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            assert samples(gpu.read()) == {"nvidia_smi_command_exit_code": -1}
+            assert time.monotonic() - began < 10
+        assert len(started.read_text().splitlines()) == 1
+    finally:
+        monkeypatch.undo()
+        process = exporter.stuck.pop("nvidia-smi")
+        process.kill()
+        process.wait()
+
+
+def test_what_makes_no_sense_hides_neither_the_other_gpus_nor_fills_the_memory(smi, monkeypatch):
+    monkeypatch.setenv("SMI_STATUS", "0")
+    broken = "GPU-CCCC0000, [Unknown Error], 2, x, y, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]"
+    smi.write_text(SMI.replace("GPU-BBBB0000", f"{broken}\n,,,\n\x00\x01\nGPU-BBBB0000"))
+    found = samples(exporter.Gpu("/nowhere").read())
+    assert len([name for name in found if name.startswith("nvidia_smi_gpu_info{")]) == 2
+    smi.write_text("#!/bin/sh\nexec yes GPU\n")
+    found = samples(exporter.Gpu("/nowhere").read())
+    assert list(found) == ["nvidia_smi_command_exit_code"]
+    assert found["nvidia_smi_command_exit_code"] != 0
+
+
+STATUS = """Active connections: 291
+server accepts handled requests
+ 16630948 16630947 31070465
+Reading: 6 Writing: 179 Waiting: 106
+"""
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + self.server.page)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_nginx_is_read_under_the_public_names_and_what_does_not_answer_as_it_is_down():
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        door = exporter.Door(f"http://127.0.0.1:{server.server_port}/status")
+        server.page = STATUS.encode()
+        assert samples(door.read()) == {
+            "nginx_up": 1,
+            "nginx_connections_active": 291,
+            "nginx_connections_accepted": 16630948,
+            "nginx_connections_handled": 16630947,
+            "nginx_http_requests_total": 31070465,
+            "nginx_connections_reading": 6,
+            "nginx_connections_writing": 179,
+            "nginx_connections_waiting": 106,
+        }
+        for page in (b"\xff<html>", b"", STATUS.replace("Waiting", "x").encode()):
+            server.page = page
+            assert samples(door.read()) == {"nginx_up": 0}
+        server.shutdown()
+    assert samples(door.read()) == {"nginx_up": 0}
 
 
 @pytest.mark.parametrize(

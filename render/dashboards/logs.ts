@@ -13,6 +13,10 @@ export const logs: Page = {
       'sum by (status) (rate({unit="access"} | json status="status" [5m]))',
       "{{status}}",
     ]),
+    lines("Requests at nginx, by status", "reqps", [
+      'sum by (status) (rate({unit="cosyvoice-front-door"} | json status="status" | status!="" [5m]))',
+      "{{status}}",
+    ]),
     lines("Jobs that did not end well", "ops", [
       'sum by (node, outcome) (rate({unit="jobs"} | json outcome="outcome" | outcome!~"ok|cached" [5m]))',
       "{{node}} {{outcome}}",

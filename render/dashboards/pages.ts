@@ -61,6 +61,8 @@ export const pages: readonly Page[] = [
         "{{server}}",
       ]),
       lines("New connections", "cps", ["rate(node_ipvs_connections_total[5m])", "{{node}}"]),
+      lines("Requests at nginx", "reqps", ["rate(nginx_http_requests_total[5m])", "{{node}}"]),
+      lines("Open connections to nginx", "none", ["nginx_connections_active", "{{node}}"]),
       lines(
         "Adverts",
         "pps",

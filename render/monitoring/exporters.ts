@@ -1,6 +1,7 @@
 import { posix } from "node:path";
 import { RELAY_PORT } from "../../config/ports";
-import type { MachineConfig } from "../../config/schema";
+import { DOOR_HEALTH_PORT, type MachineConfig } from "../../config/schema";
+import { DOOR_STATUS } from "../frontDoor";
 import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
@@ -156,6 +157,16 @@ export function renderGpuMetricsUnit({ monitoring }: Watched): string {
     // A GPU is a device, and the kernel's log another one, which takes a right to read.
     ...sandbox(["AF_UNIX"], ["CAP_SYSLOG"]).filter((line) => line !== "PrivateDevices=yes"),
   ]);
+}
+
+/** The unit that reads nginx on a real server with HTTPS. */
+export function renderDoorMetricsUnit({ monitoring }: Watched): string {
+  const url = `http://127.0.0.1:${DOOR_HEALTH_PORT}${DOOR_STATUS}`;
+  return reader(
+    "Readings of this machine's nginx",
+    `${paths.exporter} door ${monitoring.metrics.interval} ${url}`,
+    sandbox(["AF_INET", "AF_UNIX"]),
+  );
 }
 
 /** The unit that asks for a sentence once a minute. */

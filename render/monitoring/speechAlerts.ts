@@ -26,6 +26,13 @@ export function speechAlerts(config: Watched): Alert[] {
       summary: "The speech service on {{ $labels.node }} ends again and again.",
     },
     {
+      name: "FrontDoorDown",
+      expr: "nginx_up == 0",
+      for: "1m",
+      severity: "warning",
+      summary: "nginx on {{ $labels.node }} does not answer: no client reaches that real server by HTTPS.",
+    },
+    {
       name: "SpeechErrors",
       expr: `sum(rate(tts_requests_total{outcome=~"${FAULTS}"}[5m])) / sum(rate(tts_requests_total[5m])) > 0.05`,
       for: "2m",

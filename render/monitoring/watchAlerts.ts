@@ -87,6 +87,8 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
         "time() - node_textfile_mtime_seconds > 300",
         "node_textfile_scrape_error == 1",
         '(up{job="node",role="director"} == 1 unless on (node) keepalived_up)',
+        // Where one real server tells of its nginx, all have one.
+        '((up{job="node",role="realServer"} == 1 unless on (node) nginx_up) and on () (count(nginx_up) > 0))',
       ].join(" or "),
       for: "1m",
       severity: "warning",

@@ -287,6 +287,13 @@ describe("Monitoring", () => {
       where.map(({ name, secrets: hidden }) => [name, hidden]),
       [["c-monitoring-secrets", ["connection", "stdin"]]],
     );
+    const server = manifest(registered, "c-monitoring-rs-1");
+    const readers = ["gpu", "door"].map((name) => `cosyvoice-${name}-metrics.service`);
+    assert.deepEqual(Object.keys(server.units ?? {}).slice(2), readers);
+    assert.deepEqual(
+      server.files?.["/etc/cosyvoice-lvs/programs/exporter"]?.notify,
+      readers.map((unit) => `restart:${unit}`),
+    );
     const { files } = manifest(registered, "c-monitoring-watcher");
     const { port, https: way } = JSON.parse(files?.["/etc/cosyvoice-lvs/sentence.json"]?.content ?? "");
     assert.deepEqual([port, way.key], [443, "/etc/cosyvoice-lvs/front-door/asking-key"]);

@@ -45,11 +45,11 @@ describe("dashboards", () => {
       dashboards.map(({ made }) => [made.uid, made.title, made.panels.length]),
       [
         ["cosyvoice-overview", "CosyVoice: Overview", 8],
-        ["cosyvoice-load-balancer", "CosyVoice: Load balancer", 8],
+        ["cosyvoice-load-balancer", "CosyVoice: Load balancer", 10],
         ["cosyvoice-gpus", "CosyVoice: GPUs", 6],
         ["cosyvoice-speech", "CosyVoice: Speech", 8],
         ["cosyvoice-capacity", "CosyVoice: Capacity", 8],
-        ["cosyvoice-logs", "CosyVoice: Logs", 8],
+        ["cosyvoice-logs", "CosyVoice: Logs", 9],
       ],
     );
   });

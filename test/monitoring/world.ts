@@ -31,8 +31,10 @@ import {
   renderSentenceConfig,
   renderWebConfig,
 } from "../../render";
+import { DOOR_STATUS } from "../../render/frontDoor";
 import { repository } from "../../scripts/lib/paths";
 import { rawCluster } from "../unit/config-fixture";
+import { startFrontDoor, stopFrontDoor } from "../unit/front-door-fixture";
 import { monitored } from "../unit/monitoring-fixture";
 
 /** One call of Alertmanager's. */
@@ -166,6 +168,7 @@ export class World {
     for (const director of this.config.directors) this.readings(director.name, {});
     this.sentence(1);
     this.gpu();
+    await this.door();
     // Real readings are written again and again, and their counters go on.
     this.freshness = setInterval(() => {
       for (const write of this.readers.values()) write();
@@ -261,25 +264,42 @@ export class World {
     const card =
       "GPU-AAAA0000, 00000000:01:00.0, 0, Made-up GPU, 999.99, 42, 7, 1024, 4096, 61, 123.50, 300.00";
     writeFileSync(this.file("bin/nvidia-smi"), `#!/bin/sh\necho "${card}"\n`, { mode: 0o755 });
+    this.realServer("gpu", "Gpu", "/nowhere");
+  }
+
+  /** What the real program makes of a real nginx. */
+  private async door(): Promise<void> {
+    mkdirSync(this.file("front-door"));
+    const door = await startFrontDoor(this.file("front-door"));
+    try {
+      this.realServer("door", "Door", `http://127.0.0.1:${door.health}${DOOR_STATUS}`);
+    } finally {
+      await stopFrontDoor(door);
+    }
+  }
+
+  /** Has one of the real program's readers read once for the real server. */
+  private realServer(name: string, reader: string, argument: string): void {
     const program = [
       "import runpy, sys",
       "exporter = runpy.run_path(sys.argv[1], run_name='x')",
-      "print(exporter['Gpu']('/nowhere').read(), end='')",
+      "print(exporter[sys.argv[2]](sys.argv[3]).read(), end='')",
     ].join("\n");
     const text = execFileSync(
       "/usr/bin/python3",
-      ["-IS", "-c", program, join(repository, "host/exporter.py")],
+      ["-IS", "-c", program, join(repository, "host/exporter.py"), reader, argument],
       {
         encoding: "utf8",
         env: { ...process.env, PATH: `${this.file("bin")}:${process.env.PATH}` },
       },
     );
-    this.reader("rs-1", "gpu", () => [text.trimEnd()]);
+    this.reader("rs-1", name, () => [text.trimEnd()]);
   }
 
   private reader(machine: string, name: string, lines: () => readonly string[]): void {
-    const write = () => this.write(`${machine}/${name}.prom`, `${lines().join("\n")}\n`);
-    this.readers.set(machine, write);
+    const file = `${machine}/${name}.prom`;
+    const write = () => this.write(file, `${lines().join("\n")}\n`);
+    this.readers.set(file, write);
     write();
   }
 
