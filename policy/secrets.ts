@@ -11,6 +11,10 @@ const SECRET_FILES: readonly string[] = [
   paths.frontDoorKey,
   paths.frontDoorApiKeys,
   paths.frontDoorUsers,
+  paths.frontDoorAskingKey,
+  paths.watchPassword,
+  paths.watchWebConfig,
+  paths.watchCurl,
 ];
 
 function holdsSecret(path: string, content: string): boolean {

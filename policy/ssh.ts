@@ -22,7 +22,9 @@ export function openRules({ type, inputs }: Declared): string[] {
 
 function wideRanges(rule: unknown): string[] {
   const [from, to] = [at(rule, "fromPort"), at(rule, "toPort")];
-  const protocol = at(rule, "ipProtocol") ?? at(rule, "protocol");
+  const said = at(rule, "ipProtocol") ?? at(rule, "protocol");
+  // AWS takes both cases.
+  const protocol = typeof said === "string" ? said.toLowerCase() : said;
   const all = protocol === "-1" || protocol === "all";
   const within = typeof from === "number" && typeof to === "number" && from <= 22 && 22 <= to;
   if (!all && !(within && (protocol === "tcp" || protocol === "6"))) return [];

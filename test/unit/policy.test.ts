@@ -62,6 +62,7 @@ const cases: Record<
       { ...ssh("0.0.0.0/0"), fromPort: 1, toPort: 1024 },
       /SSH in from/,
     ],
+    ["capital letters", INGRESS, { ...ssh("0.0.0.0/0"), ipProtocol: "TCP" }, /SSH in from/],
     ["every protocol", INGRESS, { ipProtocol: "-1", cidrIpv4: "0.0.0.0/0" }, /SSH in from/],
     [
       "a group with rules of its own",
@@ -149,6 +150,15 @@ const cases: Record<
       { stdin: manifest({ "/etc/cosyvoice/peers.key": { content: "hidden", mode: "0640" } }) },
       /brings \/etc\/cosyvoice\/peers\.key, which holds a secret, in a layer that is shown/,
     ],
+    ...["watch/password", "watch/web.yml", "watch/curl", "front-door/asking-key", "receivers/hook"].map(
+      (name) =>
+        [
+          `${name} in a layer that is shown`,
+          COMMAND,
+          { stdin: manifest({ [`/etc/cosyvoice-lvs/${name}`]: { content: "hidden", mode: "0640" } }) },
+          /which holds a secret, in a layer that is shown/,
+        ] as const,
+    ),
     [
       "a private key where it is not expected",
       COMMAND,
