@@ -326,8 +326,8 @@ export function renderFrontDoorUnit(): string {
         "LogRateLimitIntervalSec=30s",
         "LogRateLimitBurst=3000",
         `RuntimeDirectory=${name}`,
-        `StateDirectory=${posix.basename(paths.frontDoorState)}`,
-        "StateDirectoryMode=0700",
+        // What clients have begun to upload is in memory, and in so much of it: a few who never come to an end would fill a disk.
+        `TemporaryFileSystem=${paths.frontDoorState}:size=5%,mode=1777`,
         "UMask=0077",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
         "ProcSubset=pid",

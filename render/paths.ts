@@ -33,7 +33,7 @@ export const paths = {
   frontDoorUsers: "/etc/cosyvoice-lvs/front-door/users",
   /** On the machine that watches: by what it is let in, beside the certificate that it must be shown. */
   frontDoorAskingKey: "/etc/cosyvoice-lvs/front-door/asking-key",
-  /** Where nginx keeps what clients upload, until it is whole. */
+  /** Where nginx keeps what clients upload, until it is whole: in memory. */
   frontDoorState: "/var/lib/cosyvoice-front-door",
   frontDoorUnit: "/etc/systemd/system/cosyvoice-front-door.service",
   vipOnLo: "/usr/local/lib/cosyvoice-lvs/vip-on-lo",

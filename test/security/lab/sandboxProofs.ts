@@ -77,6 +77,10 @@ export const sandboxProofs: readonly SandboxProof[] = [
     leaves: "ipcrm -m $(ipcs -m | awk '$3 == \"daemon\" { print $2 }')",
   },
   { directive: "MemoryMax=64M", works: "python3 -c 'len(bytearray(200_000_000))'" },
+  {
+    directive: "TemporaryFileSystem=/srv:size=1M,mode=1777",
+    works: "head -c 4000000 /dev/zero >/srv/$NAME && rm /srv/$NAME",
+  },
   { directive: "DynamicUser=yes", works: "[ $(id -u) = 0 ]" },
 ];
 
@@ -88,7 +92,12 @@ const others =
 export function proofOf(line: string): SandboxProof | undefined {
   const [name, value = ""] = line.split(/=(.*)/s);
   // Those that say what is left are proved with less or nothing left; "no" takes nothing away.
-  const listing = ["CapabilityBoundingSet", "RestrictAddressFamilies", "MemoryMax"].includes(name ?? "");
+  const listing = [
+    "CapabilityBoundingSet",
+    "RestrictAddressFamilies",
+    "MemoryMax",
+    "TemporaryFileSystem",
+  ].includes(name ?? "");
   if (others.test(line) || value === "no") return undefined;
   const found = sandboxProofs.find(({ directive }) =>
     listing ? directive.startsWith(`${name}=`) : directive === line,
