@@ -3,7 +3,13 @@ import type { ClusterConfig } from "../config/schema";
 import { renderAllowancesConfig, renderAllowancesUnit } from "../render/allowances";
 import { renderGuardConfig, renderGuardUnit } from "../render/guard";
 import { renderHealthConfig, renderHealthUnit } from "../render/health";
-import { renderKeepalivedAuth, renderKeepalivedConfig, renderKeepalivedDropIn } from "../render/keepalived";
+import {
+  PAUSED,
+  renderKeepalivedAuth,
+  renderKeepalivedConfig,
+  renderKeepalivedDropIn,
+  renderNoStandby,
+} from "../render/keepalived";
 import { kernelModules } from "../render/modules";
 import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
@@ -56,8 +62,9 @@ export class Director extends pulumi.ComponentResource {
       if (args.vrrpPassword === undefined) {
         throw new pulumi.RunError("vrrp.authentication is PASS, but vrrpPassword is not set.");
       }
-      const turn = directorTurn(config, machine.name);
-      const auth = pulumi.secret(args.vrrpPassword).apply((password) => authContent(password, turn));
+      const auth = pulumi
+        .secret(args.vrrpPassword)
+        .apply((password) => authContent(password, config, machine.name));
       before.push(
         layer(`${name}-auth`, machine, "director-auth", auth, { ...parent, dependsOn: [programs] }),
       );
@@ -78,11 +85,24 @@ function directorTurn(config: ClusterConfig, machineName: string) {
   return { name: "take a turn", run: renderDirectorTurn(config, machineName, "the directors' settings") };
 }
 
-/** The password's own layer, so that it neither hides nor appears in the diff of keepalived's configuration. */
-function authContent(password: string, around: NonNullable<LayerContent["around"]>): LayerContent {
+/**
+ * The password's own layer, so that it neither hides nor appears in the diff of keepalived's configuration.
+ *
+ * keepalived knows one password at a time. The standby, which gets the new one first, hears the other director no more until that has
+ * it, too: it would take the VIP for one that nobody has. So it stands down meanwhile, and the keeper of the turns (host/turns.py)
+ * lets it take part again.
+ */
+function authContent(password: string, config: ClusterConfig, machineName: string): LayerContent {
   return {
     secret: true,
-    around,
+    around: directorTurn(config, machineName),
+    steps: [
+      {
+        name: "leave the VIP to the other director until it has the password, too",
+        unless: renderNoStandby(config),
+        run: `echo ${PAUSED} >${paths.standDown}`,
+      },
+    ],
     directories: { "/etc/keepalived": { mode: "0755", owner: "root:root" } },
     files: {
       [paths.keepalivedAuth]: rootFile(renderKeepalivedAuth(password), {
@@ -161,7 +181,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
     steps: [
       {
         name: "take part in VRRP",
-        unless: `! test -e ${paths.standDown}`,
+        unless: `! test -e ${paths.standDown} || grep -qx ${PAUSED} ${paths.standDown}`,
         run: `rm ${paths.standDown}`,
       },
       ...(polled ? [startsAsDead(config)] : []),

@@ -27,6 +27,9 @@ drain "weight" (nobody follows /readyz) it is done from here, by ipvsadm, and ta
 A turn that ended "done" is over when the table has the machine again. Directors go one at a time, and the
 one with the VIP lets the standby go first.
 
+A standby that got a new password of VRRP hears the other director no more, and would take the VIP. So the
+deployment has it stand down; that is over with the other director's next turn, or after PAUSE seconds.
+
 A turn that ended "failed" refuses those who wait with the same `what`: what broke one need not break all.
 When nobody holds a turn and the same machines have been out for `patience` seconds, waiting is given up.
 
@@ -55,6 +58,9 @@ STATE = (
 )  # who has a turn, and weights that were set to 0 from here
 # keepalived follows it: anything but 0, and this director gives the VIP away, until a boot or a deployment.
 STAND_DOWN = ROOT + "/run/cosyvoice-lvs/turns/stand-down"
+# What it says on a standby that hears nobody: it has the password of VRRP that the other one will have.
+PAUSED = "3"
+PAUSE = 120 * SCALE  # s that this lasts at most
 BEAT, SILENCE = 2 * SCALE, 10 * SCALE  # s
 GRACE = 6 * SCALE  # s
 STANDBY_FIRST = 3 * SCALE  # s for the standby to ask, while the director with the VIP waits
@@ -376,6 +382,8 @@ class Keeper:
             for other in list(self.leases.values()):
                 if (other.state, other.kind, other.what) == ("waiting", lease.kind, lease.what):
                     self.close(other, {"refused": why, "blocked": False})
+        if how == "done" and lease.kind == "director" and lease.address != self.config["listen"][0]:
+            self.mind_pause(over=True)
         if how == "done" and lease.state in ("granted", "ending") and lease.kind == "realServer":
             lease.state, self.changed = "ending", True
         else:
@@ -542,6 +550,21 @@ class Keeper:
         self.table.weights[address] = weight
         return True
 
+    def mind_pause(self, over=False):
+        """Whether this director stands down for a while; it does no more when that is over or has lasted."""
+        try:
+            with open(STAND_DOWN, encoding="ascii") as file:
+                if file.read().strip() != PAUSED:
+                    return False
+                age = time.time() - os.fstat(file.fileno()).st_mtime
+            if not over and 0 <= age < PAUSE:
+                return True
+            os.unlink(STAND_DOWN)
+        except (OSError, ValueError):
+            return False
+        say(f"takes part in VRRP again after {age:.0f} s{'' if over else ': the other director had no turn'}")
+        return False
+
     # -- the loop
 
     def needs_table(self):
@@ -584,6 +607,8 @@ class Keeper:
                 wait = TICK if self.needs_table() else min(1.0, BEAT / 2)
             else:
                 wait = 3600.0
+            if self.mind_pause():
+                wait = min(wait, 1.0)
             if watchdog:
                 wait = min(wait, watchdog / 4)
             for number, events in self.epoll.poll(wait):

@@ -4,6 +4,7 @@ import { AGENT_WEIGHT_BASE } from "./health";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
+import { TURNS_PORT } from "./turns";
 import { type VirtualService, virtualServices } from "./virtualServices";
 
 /**
@@ -34,6 +35,21 @@ export function renderKeepalivedConfig(config: ClusterConfig, directorName: stri
 /** The part with the password, included by keepalived.conf. For root's eyes only. */
 export function renderKeepalivedAuth(password: string): string {
   return renderBlocks([block("authentication", "auth_type PASS", `auth_pass ${password}`)]);
+}
+
+/** What a director that waits for the other one's password says in its stand-down file (host/turns.py). */
+export const PAUSED = 3;
+
+/**
+ * The shell command that fails on a director that runs, stands by, and has somebody beside it who holds the VIP. That one is asked at
+ * the turns' port, at which nobody listens with the VIP: an address that is there refuses, and IPVS takes no part in it.
+ */
+export function renderNoStandby({ vip }: ClusterConfig): string {
+  return [
+    "! systemctl -q is-active keepalived.service",
+    `ip -4 -o address show to ${vip} | grep -q .`,
+    `! LC_ALL=C timeout 3 bash -c '</dev/tcp/${vip}/${TURNS_PORT}' 2>&1 | grep -q refused`,
+  ].join(" || ");
 }
 
 /** Seconds until the other director has the VIP that this one gives away. */

@@ -1024,6 +1024,42 @@ def test_a_director_that_leaves_gives_the_vip_away(cluster):
     assert not (one.root / "run/cosyvoice-lvs/turns/stand-down").exists()
 
 
+def test_a_standby_that_has_the_new_password_takes_part_again_when_the_other_director_has_it(cluster):
+    cluster.begin()
+    one, two = cluster.directors
+    stand_down = two.root / "run/cosyvoice-lvs/turns/stand-down"
+    stand_down.parent.mkdir(exist_ok=True)
+    client = cluster.ask_director(two).go()
+    stand_down.write_text("3\n")
+    client.done()
+    cluster.ask_director(one).go().tell("failed broken")
+    time.sleep(0.5)
+    assert stand_down.exists(), "neither its own turn nor one that failed is what it waits for"
+    cluster.ask_director(one).go().done()
+    wait(lambda: not stand_down.exists())
+    # Who is no director any more stays out of it.
+    stand_down.write_text("1\n")
+    cluster.ask_director(one).go().done()
+    time.sleep(0.5)
+    assert stand_down.read_text() == "1\n"
+
+
+def test_a_standby_takes_part_again_after_a_while_also_when_the_other_director_never_has_its_turn(cluster):
+    cluster.begin()
+    two = cluster.directors[1]
+    stand_down = two.root / "run/cosyvoice-lvs/turns/stand-down"
+    stand_down.parent.mkdir(exist_ok=True)
+    stand_down.write_text("3\n")
+    before = time.time() - 200 * SCALE
+    two.kill()
+    two.start()
+    time.sleep(2)
+    assert stand_down.exists()
+    os.utime(stand_down, (before, before))
+    wait(lambda: not stand_down.exists())
+    wait(lambda: "the other director had no turn" in two.said())
+
+
 def test_a_director_that_leaves_and_is_off_holds_nothing_up(cluster):
     cluster.begin(directors=(1,))
     one = cluster.directors[0]

@@ -124,6 +124,16 @@ describe("Cluster", () => {
     assert.deepEqual(where, ["c-director-1-auth", "c-director-2-auth"]);
     assert.equal(manifest(registered, "c-director-1-auth").secret, true);
     assert.deepEqual(named(registered, "c-director-1-auth").secrets, ["connection", "stdin"]);
+    // Until the other director has it, too, the standby leaves the VIP alone; its other layer does not end that.
+    const { steps } = manifest(registered, "c-director-1-auth");
+    assert.deepEqual(
+      steps?.map(({ run }) => run),
+      ["echo 3 >/run/cosyvoice-lvs/turns/stand-down"],
+    );
+    assert.equal(
+      manifest(registered, "c-director-1-director").steps?.[0]?.unless,
+      "! test -e /run/cosyvoice-lvs/turns/stand-down || grep -qx 3 /run/cosyvoice-lvs/turns/stand-down",
+    );
   });
 
   it("keeps the peers' key out of every manifest but its own, where it is a secret that restarts nothing", async () => {
