@@ -7,15 +7,18 @@ clock     seconds since 1970
 disks     [{"path", "free", "size"}] in bytes, of /, /var and /root/CosyVoice/outputs where they are file
           systems of their own; {"path", "error"} of one that does not answer within 5 s
 listens   [{"address", "port", "program"}] of TCP sockets that other machines can reach
+filters   [{"unit", "table"}] of our packet filters that are on the disk and not in the kernel
 """
 
 import json
 import os
 import re
+import subprocess
 import threading
 import time
 
 PLACES = ("/", "/var", "/root/CosyVoice/outputs")
+FILTERS = {"firewall": "cosyvoice-firewall", "rules": "cosyvoice-rules", "watch": "cosyvoice-watch-rules"}
 LIMIT = 5.0  # s for an answer of a file system: a share whose server is away may hang
 
 
@@ -80,6 +83,25 @@ def listeners():
     return sorted(sockets.values(), key=lambda socket: (socket["port"], socket["address"]))
 
 
+def filters(directory="/etc/cosyvoice-lvs"):
+    """Our packet filters that something else has taken away, such as another program that loads its own."""
+    wanted = {}
+    for file, unit in FILTERS.items():
+        try:
+            with open(f"{directory}/{file}.nft", encoding="utf-8") as lines:
+                wanted[next(lines).strip()] = f"{unit}.service"
+        except (OSError, StopIteration):
+            continue
+    if not wanted:
+        return []
+    try:
+        done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    there = done.stdout.splitlines() if done.returncode == 0 else wanted
+    return [{"unit": unit, "table": table} for table, unit in wanted.items() if table not in there]
+
+
 def main():
     there = mounts()
     print(
@@ -88,6 +110,7 @@ def main():
                 "clock": time.time(),
                 "disks": [disk(path) for path in PLACES if path in there],
                 "listens": listeners(),
+                "filters": filters(),
             }
         )
     )

@@ -59,15 +59,29 @@ function admins({ firewall }: ClusterConfig): Line[] {
   ];
 }
 
-/** A director does not follow connections of which it sees one half. With NAT it sees both, and must. */
+/**
+ * A director does not follow connections of which it sees one half. With NAT it sees both, and must. A real server need not follow
+ * those of clients, who are all let in: a flood of them would fill the kernel's table, and shut out those who are to be known again.
+ */
 function untracked(config: ClusterConfig, role: MachineRole): Block[] {
-  if (role !== "director" || config.loadBalancer.forwarding === "NAT") return [];
+  const serves = role === "director" || role === "realServer";
+  if (!serves || config.loadBalancer.forwarding === "NAT") return [];
+  const [vip, ports] = [config.vip, nftPorts(servicePorts(config))];
   return [
     block(
       "chain untracked",
       "type filter hook prerouting priority raw;",
-      `ip daddr ${config.vip} tcp dport ${nftPorts(servicePorts(config))} notrack`,
+      `ip daddr ${vip} tcp dport ${ports} notrack`,
     ),
+    ...(role === "realServer"
+      ? [
+          block(
+            "chain untracked_answers",
+            "type filter hook output priority raw;",
+            `ip saddr ${vip} tcp sport ${ports} notrack`,
+          ),
+        ]
+      : []),
   ];
 }
 
@@ -193,7 +207,8 @@ export function renderFirewallUnit(): string {
         "DefaultDependencies=no",
         "Before=network-pre.target shutdown.target",
         "Wants=network-pre.target",
-        "After=local-fs.target systemd-modules-load.service",
+        // Debian's, where it is on, begins by flushing everything.
+        "After=local-fs.target systemd-modules-load.service nftables.service",
         "Conflicts=shutdown.target",
       ],
     ],

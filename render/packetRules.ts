@@ -71,7 +71,11 @@ export function renderPacketRulesUnit(): string {
   return renderSections([
     [
       "Unit",
-      ["Description=Packets that IPVS leaves, and those that it forwards", "Before=keepalived.service"],
+      [
+        "Description=Packets that IPVS leaves, and those that it forwards",
+        "Before=keepalived.service",
+        "After=nftables.service",
+      ],
     ],
     [
       "Service",

@@ -2,12 +2,15 @@
 
 import http.server
 import json
+import os
 import pathlib
 import socket
 import subprocess
 import sys
 import threading
 import time
+
+import pytest
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
 
@@ -29,6 +32,39 @@ def test_examine_tells_the_clock_the_disks_and_who_can_be_reached():
     assert abs(found["clock"] - time.time()) < 30
     root = next(disk for disk in found["disks"] if disk["path"] == "/")
     assert 0 < root["free"] <= root["size"]
+
+
+FLUSHED = """
+set -e
+for file in firewall watch; do nft -f $DIRECTORY/$file.nft; done
+python3 -IS -c "$PROGRAM"
+nft flush ruleset
+nft -f $DIRECTORY/watch.nft
+python3 -IS -c "$PROGRAM"
+"""
+
+
+def test_examine_tells_of_a_packet_filter_that_something_else_has_flushed(tmp_path):
+    probe = ["unshare", "-rn", "nft", "list", "tables"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no nft here, or no namespaces")
+    for name in ("firewall", "watch"):
+        table = f"table inet cosyvoice_lvs_{name}"
+        (tmp_path / f"{name}.nft").write_text(f"{table}\ndelete {table}\n{table} {{\n}}\n")
+    program = (HOST / "examine.py").read_text().replace('"/etc/cosyvoice-lvs"', repr(str(tmp_path)))
+    program = program.replace("    main()\n", "    print(json.dumps(filters()))\n")
+    environment = {**os.environ, "DIRECTORY": str(tmp_path), "PROGRAM": program}
+    done = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", FLUSHED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    there, flushed = map(json.loads, done.stdout.splitlines())
+    assert there == []
+    assert flushed == [{"unit": "cosyvoice-firewall.service", "table": "table inet cosyvoice_lvs_firewall"}]
 
 
 def test_journal_reads_the_service_s_own_logs_newer_than_asked_and_of_one_request(tmp_path):

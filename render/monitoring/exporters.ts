@@ -57,6 +57,7 @@ export function renderWatchRulesUnit(): string {
       "Unit",
       [
         "Description=Who may see what watches the cluster",
+        "After=nftables.service",
         "Before=prometheus.service prometheus-alertmanager.service prometheus-node-exporter.service",
         `Before=${[paths.collectorUnit, paths.lokiUnit, paths.grafanaUnit].map((path) => posix.basename(path)).join(" ")}`,
       ],

@@ -46,6 +46,7 @@ const examinationSchema = z.object({
     ]),
   ),
   listens: z.array(z.object({ address: z.string(), port: z.number(), program: z.string().nullable() })),
+  filters: z.array(z.object({ unit: z.string(), table: z.string() })),
 });
 
 /** What `host/examine.py` says of a machine. */
@@ -211,8 +212,13 @@ export async function compareLayers(
 }
 
 /** What a machine's own report shows to be wrong. Pure. */
-export function judge({ name }: InventoryMachine, { disks }: Examination): Finding[] {
-  return disks.flatMap((disk): Finding[] => {
+export function judge({ name }: InventoryMachine, { disks, filters }: Examination): Finding[] {
+  const open = filters.map(({ unit, table }) => ({
+    machine: name,
+    what: `its packet filter (${table}) is not in force: something else has flushed the rules, and everybody is let in`,
+    fix: `ssh ${name} systemctl restart ${unit}; then see what did it: nftables.service, ufw, firewalld`,
+  }));
+  const full = disks.flatMap((disk): Finding[] => {
     if ("error" in disk) {
       const fix =
         "see that the storage machine is on and exports it; what hangs goes on by itself when it is back";
@@ -226,6 +232,7 @@ export function judge({ name }: InventoryMachine, { disks }: Examination): Findi
       : "journalctl --vacuum-size=200M, apt-get clean";
     return [{ machine: name, what, fix }];
   });
+  return [...open, ...full];
 }
 
 /** Clocks that differ from the middle one by more than the measurement can explain. Pure. */

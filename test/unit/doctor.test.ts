@@ -13,7 +13,7 @@ const inventory: Inventory = {
 };
 
 const gibibyte = 2 ** 30;
-const examination = { clock: 0, disks: [], listens: [] };
+const examination = { clock: 0, disks: [], listens: [], filters: [] };
 
 describe("scripts/cluster doctor", () => {
   it("finds layers in a state, secret or not, and nothing else", () => {
@@ -49,6 +49,17 @@ describe("scripts/cluster doctor", () => {
     // A small disk of a small machine is not full because it is small.
     const small = [{ path: "/", free: 0.4 * gibibyte, size: 2 * gibibyte }];
     assert.deepEqual(judge(speaker, { ...examination, disks: small }), []);
+  });
+
+  it("names a packet filter that something else has taken away", () => {
+    const filters = [{ unit: "cosyvoice-firewall.service", table: "table inet cosyvoice_lvs_firewall" }];
+    const [found, ...more] = judge(speaker, { ...examination, filters });
+    assert.deepEqual(more, []);
+    assert.match(
+      found?.what ?? "",
+      /^its packet filter \(table inet cosyvoice_lvs_firewall\) is not in force/,
+    );
+    assert.match(found?.fix ?? "", /systemctl restart cosyvoice-firewall\.service/);
   });
 
   it("names a clock that differs from the others by more than the way there explains", () => {
