@@ -112,6 +112,13 @@ function checkPorts(draft: Draft, report: Report): void {
   }
 }
 
+/** Whether a password's hash is one of those that keep a processor busy for longer than a tenth of a second. */
+function isCostly(line: string): boolean {
+  const cost = Number(/:\$2[aby]\$(\d+)\$/.exec(line)?.[1] ?? 0);
+  const rounds = Number(/:\$[56]\$rounds=(\d+)\$/.exec(line)?.[1] ?? 0);
+  return cost > 10 || rounds > 100_000;
+}
+
 function checkAccess({ https, secrets }: Draft, report: Report): void {
   const keys = secrets.apiKeysText?.split(",");
   const set = "run: openssl rand -hex 32 | pulumi config set --secret apiKeys";
@@ -134,6 +141,14 @@ function checkAccess({ https, secrets }: Draft, report: Report): void {
       ["httpUsers"],
       `is not NAME:HASH in line ${wrong + 1}`,
       'for each user write a line NAME:HASH, with the hash of: openssl passwd -6 (a "$6$...")',
+      "(a secret)",
+    );
+  const costly = lines?.findIndex(isCostly);
+  if (wrong === -1 && costly !== undefined && costly >= 0)
+    report(
+      ["httpUsers"],
+      `has in line ${costly + 1} a hash that takes long to compute: nginx does so for every request, and all others wait for it`,
+      'make it with: openssl passwd -6 (a "$6$..."), or bcrypt of cost 10 or less',
       "(a secret)",
     );
   if (secrets.httpUsers && !secrets.apiKeys)

@@ -573,7 +573,8 @@ const deployments: Fault[] = [
       await mustGoUp(scene);
     }),
     recovery: 120,
-    // Until the second director has the new password each takes the other for a stranger, and both hold the VIP.
+    // While the two speak different versions each takes the other for a stranger, and both hold the VIP. A new password alone
+    // leaves one of them with it.
     expect: { gap: TAKEOVER },
   },
   {

@@ -288,6 +288,17 @@ describe("HTTPS in the configuration", () => {
         "httpUsers is not NAME:HASH in line 2",
       ],
     ],
+    ...["a:$2y$14$madeuphashmadeup", "a:$6$rounds=9000000$madeup$madeuphash"].map(
+      (costly) =>
+        [
+          "a login that takes seconds of nginx's with every request",
+          { plainPort: "closed" },
+          { apiKeys: "a-made-up-key-for-nginx", httpUsers: `b:$2y$10$madeuphashmadeup\n${costly}` },
+          [
+            "httpUsers has in line 2 a hash that takes long to compute: nginx does so for every request, and all others wait for it",
+          ],
+        ] as const,
+    ),
     [
       "a key that ends nginx's line",
       { plainPort: "closed" },
