@@ -6,6 +6,7 @@ import { curlAccess, hasPassword, renderCurlConfig, renderWebConfig } from "../r
 import { relayed, renderAlertmanagerConfig, withSecret } from "../render/monitoring/alertmanager";
 import { renderAlertRules } from "../render/monitoring/alerts";
 import {
+  READINGS,
   renderAlertRelayUnit,
   renderDirectorMetricsConfig,
   renderDirectorMetricsUnit,
@@ -16,6 +17,7 @@ import {
   renderSentenceUnit,
   renderWatchRules,
   renderWatchRulesUnit,
+  WATCHER,
 } from "../render/monitoring/exporters";
 import { logSources } from "../render/monitoring/logs";
 import {
@@ -184,9 +186,6 @@ export class Monitoring extends pulumi.ComponentResource {
 /** Of the monitoring machine. */
 const PACKAGES = ["prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter", "curl"];
 
-/** Debian's programs of this kind run as this user, whom its packages make. */
-const GROUP = "prometheus";
-
 /** What the monitoring machine keeps to itself. */
 interface Secrets {
   /** By the names of receivers. */
@@ -197,7 +196,7 @@ interface Secrets {
 }
 
 /** For root and for the programs that ask with it. */
-const FOR_GROUP = { mode: "0640", owner: `root:${GROUP}` };
+const FOR_GROUP = { mode: "0640", owner: `root:${WATCHER}` };
 
 function secretsContent(names: readonly string[], secrets: Secrets, place: string): LayerContent {
   const { receivers, password, certificate, apiKeys } = secrets;
@@ -246,7 +245,7 @@ function watchedContent(config: Watched, machineName: string): LayerContent {
   const rules = posix.basename(paths.watchRulesUnit);
   return {
     packages: ["prometheus-node-exporter", "nftables"],
-    directories: { [paths.metrics]: { mode: "0755", owner: "root:root", purge: true } },
+    directories: { [paths.metrics]: { ...READINGS, purge: true } },
     files: {
       [paths.watchRules]: rootFile(renderWatchRules(config, machine), {
         check: "nft -c -f {}",
@@ -357,7 +356,7 @@ function watcherContent(config: Watched): LayerContent {
       },
     ],
     packages: PACKAGES,
-    directories: { [paths.metrics]: { mode: "0755", owner: "root:root", purge: true } },
+    directories: { [paths.metrics]: { ...READINGS, purge: true } },
     files: {
       ...prometheus.files,
       ...alertmanager.files,

@@ -420,9 +420,14 @@ def publish(path, text):
             pass
         return
     new = f"{path}.new"
-    with open(new, "w", encoding="utf-8") as file:
+    try:
+        os.unlink(new)  # of one that was killed, or somebody's who is not us
+    except FileNotFoundError:
+        pass
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.write(str(text))
-    os.chmod(new, 0o644)
+        os.fchmod(descriptor, 0o644)
     os.replace(new, path)
 
 

@@ -248,6 +248,20 @@ def test_a_file_of_others_is_not_taken_for_keepalived_s(tmp_path):
             exporter.read_as_roots(path)
 
 
+def test_readings_are_put_in_place_whole_and_never_through_a_link_of_others(tmp_path):
+    path, other = tmp_path / "gpu.prom", tmp_path / "other"
+    other.write_text("of others")
+    other.chmod(0o600)
+    (tmp_path / "gpu.prom.new").symlink_to(other)
+    exporter.publish(str(path), "a 1\n")
+    assert path.read_text() == "a 1\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert (other.read_text(), other.stat().st_mode & 0o777) == ("of others", 0o600)
+    exporter.publish(str(path), None)
+    assert not path.exists()
+    exporter.publish(str(path), None)
+
+
 def test_units_by_what_systemd_says(tmp_path, monkeypatch):
     program = tmp_path / "systemctl"
     program.write_text(

@@ -77,9 +77,15 @@ export function renderWatchRulesUnit(): string {
   ]);
 }
 
+/** User of Debian's programs of this kind, whom their packages make; and of ours that need no right of root's. */
+export const WATCHER = "prometheus";
+
+/** The directory of readings: for those that are root's, and for the others. */
+export const READINGS = { mode: "0775", owner: `root:${WATCHER}` } as const;
+
 /** Makes the directory of readings anew at every boot, for systemd-tmpfiles. */
 export function renderMetricsAtBoot(): string {
-  return `d ${paths.metrics} 0755 root root -\n`;
+  return `d ${paths.metrics} ${READINGS.mode} ${READINGS.owner.replace(":", " ")} -\n`;
 }
 
 /** What host/exporter.py is told on a director. */
@@ -166,7 +172,7 @@ export function renderDoorMetricsUnit({ monitoring }: Watched): string {
   return reader(
     "Readings of this machine's nginx",
     `${paths.exporter} door ${monitoring.metrics.interval} ${url}`,
-    sandbox(["AF_INET", "AF_UNIX"]),
+    [`User=${WATCHER}`, ...sandbox(["AF_INET", "AF_UNIX"])],
   );
 }
 
@@ -175,7 +181,7 @@ export function renderSentenceUnit(): string {
   return reader(
     "A sentence through the VIP, every minute",
     `${paths.exporter} sentence ${paths.sentenceConfig}`,
-    [...sandbox(["AF_INET", "AF_UNIX"])],
+    [`User=${WATCHER}`, ...sandbox(["AF_INET", "AF_UNIX"])],
   );
 }
 
