@@ -65,6 +65,11 @@ def message(kind, body):
     return {"msgtype": "markdown", "markdown": {"content": text}}
 
 
+def dumped(body):
+    """JSON with every letter as itself: as an escape it would take twice the room that the robots give."""
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def signed(url, secret, now):
     """A DingTalk URL with time and signature, as its documentation has it."""
     stamp = str(int(now * 1000))
@@ -79,7 +84,7 @@ def deliver(kind, name, content):
     try:
         with open(path, encoding="utf-8") as file:
             url, *secret = file.read().split()
-        body = content if kind == "webhook" else json.dumps(message(kind, json.loads(content))).encode()
+        body = content if kind == "webhook" else dumped(message(kind, json.loads(content)))
     except OSError:
         return f"there is no credential {name}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -206,3 +206,7 @@ def test_long_news_are_cut_between_characters(relay, robot):
     content = json.loads(robot.got[0][1])["markdown"]["content"]
     assert len(content.encode()) <= 4096
     assert content.endswith("声\n...")
+    (credentials / "receivers_team").write_text(robot.url)
+    alert = {**ALERTS["alerts"][0], "annotations": {"summary": "声" * 9000}}
+    assert send("/dingtalk/team", {**ALERTS, "alerts": [alert]})[0] == 200
+    assert 17000 < len(robot.got[-1][1]) <= 20000
