@@ -7,6 +7,7 @@ import {
   renderLokiUnit,
 } from "../render/monitoring/logs";
 import { paths } from "../render/paths";
+import { roomFor, type Store } from "./diskRoom";
 import { fetched } from "./remote/fetched";
 import type { LayerContent } from "./remote/layer";
 import { rootFile } from "./remote/manifest";
@@ -32,21 +33,36 @@ export function collectorContent(config: Watched, machine: MachineConfig): Layer
   };
 }
 
+/** What logs may take of the monitoring machine's disk. */
+export function storeOfLogs({ monitoring }: Watched): Store {
+  return {
+    what: "logs",
+    path: "/var/lib/private/cosyvoice-loki",
+    on: "/var/lib",
+    gigabytes: monitoring.logs.disk,
+    key: "monitoring.logs.disk",
+  };
+}
+
+/** What measurements may. Its directory comes with Prometheus's package. */
+export function storeOfMetrics({ monitoring }: Watched): Store {
+  return {
+    what: "measurements",
+    path: "/var/lib/prometheus",
+    on: "/var/lib/prometheus",
+    gigabytes: monitoring.metrics.disk,
+    key: "monitoring.metrics.disk",
+  };
+}
+
 /** What is on the monitoring machine for the logs of all. */
 export function lokiContent(config: Watched): LayerContent {
-  const { logs, ports } = config.monitoring;
+  const { ports } = config.monitoring;
   const unit = posix.basename(paths.lokiUnit);
   const program = fetched("loki", config, unit);
   return {
     ...program,
-    preflight: [
-      {
-        name: `there are ${logs.disk} GB for logs`,
-        // What they take already is theirs.
-        run: `[ $(($(df -B1 --output=avail /var/lib | tail -n1) + $(du -sB1 /var/lib/private/cosyvoice-loki 2>/dev/null | cut -f1 | grep . || echo 0))) -ge ${logs.disk * 1e9} ]`,
-        fix: "set monitoring.logs.disk to what this machine has, or give it more",
-      },
-    ],
+    preflight: [roomFor(storeOfLogs(config), [storeOfMetrics(config)])],
     files: {
       ...program.files,
       [paths.lokiConfig]: rootFile(renderLokiConfig(config), { notify: [`restart:${unit}`] }),

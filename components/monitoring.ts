@@ -29,9 +29,10 @@ import {
   renderPrometheusDropIn,
 } from "../render/monitoring/prometheus";
 import { paths } from "../render/paths";
+import { roomFor } from "./diskRoom";
 import { Firewall } from "./firewall";
 import { grafanaContent } from "./grafana";
-import { collectorContent, lokiContent } from "./logs";
+import { collectorContent, lokiContent, storeOfLogs, storeOfMetrics } from "./logs";
 import { metadataRules } from "./metadataRules";
 import { passwordHash } from "./passwordHash";
 import type { Machine } from "./platform/machine";
@@ -298,7 +299,7 @@ function together(one: ReturnType<typeof daemon>, other: ReturnType<typeof daemo
 
 /** What is on the machine that watches. */
 function watcherContent(config: Watched): LayerContent {
-  const { ports, metrics, receivers } = config.monitoring;
+  const { ports, receivers } = config.monitoring;
   const sentence = daemon("exporter", [paths.sentenceUnit, renderSentenceUnit()], {
     restart: [paths.sentenceConfig, renderSentenceConfig(config)],
   });
@@ -348,13 +349,7 @@ function watcherContent(config: Watched): LayerContent {
     },
   );
   return {
-    preflight: [
-      {
-        name: `there are ${metrics.disk} GB for measurements`,
-        run: `[ $(($(df -B1 --output=avail /var/lib/prometheus | tail -n1) + $(du -sB1 /var/lib/prometheus | cut -f1))) -ge ${metrics.disk * 1e9} ]`,
-        fix: "set monitoring.metrics.disk to what this machine has, or give it more",
-      },
-    ],
+    preflight: [roomFor(storeOfMetrics(config), config.monitoring.logs.enabled ? [storeOfLogs(config)] : [])],
     packages: PACKAGES,
     directories: { [paths.metrics]: { ...READINGS, purge: true } },
     files: {

@@ -193,7 +193,7 @@ describe("Monitoring", () => {
   it("refuses a disk that is not there before it changes anything", async () => {
     const { preflight } = manifest(await deploy(watched({ metrics: { disk: 7 } })), "c-monitoring-watcher");
     assert.equal(preflight?.length, 1);
-    assert.match(preflight?.[0]?.run ?? "", / -ge 7000000000 \]$/);
+    assert.match(preflight?.[0]?.run ?? "", /^wanted=7000000000 paths=\/var\/lib\/prometheus; taken=/);
     assert.match(preflight?.[0]?.fix ?? "", /monitoring\.metrics\.disk/);
   });
 
@@ -366,7 +366,7 @@ describe("Monitoring", () => {
       await deploy(watched({ logs: { enabled: true, disk: 7 } })),
       "c-monitoring-loki",
     );
-    assert.match(preflight?.[0]?.run ?? "", / -ge 7000000000 \]$/);
+    assert.match(preflight?.[0]?.run ?? "", /^wanted=7000000000 .*wanted \+ 10000000000/);
     assert.match(preflight?.[0]?.fix ?? "", /monitoring\.logs\.disk/);
   });
 
