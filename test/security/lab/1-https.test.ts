@@ -144,7 +144,10 @@ describe("HTTPS", () => {
       for (let last = 200; last < 220; last += 1)
         assert.match(await curl(`--interface 192.168.1.${last} ${at("/healthz")}`), /^200 /);
       await until("it is told", 240, async () => {
-        const alerts = await inside("monitor", "curl -sS http://127.0.0.1:9093/api/v2/alerts");
+        const alerts = await inside(
+          "monitor",
+          "curl -sS --config /etc/cosyvoice-lvs/watch/curl http://127.0.0.1:9093/api/v2/alerts",
+        );
         const firing = JSON.parse(alerts) as { labels: { alertname: string; node?: string } }[];
         return firing.some(({ labels }) => labels.alertname === "FrontDoorDown" && labels.node === "rs-2");
       });

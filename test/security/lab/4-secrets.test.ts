@@ -11,6 +11,7 @@ async function secrets(): Promise<Record<string, string>> {
     tlsKey: (await stack.tls.key()).split("\n")[1] ?? "",
     peerKey: (await inside("rs-1", "head -n1 /etc/cosyvoice/peers.key")).trim(),
     apiKey: planted.apiKey,
+    watchPassword: planted.watchPassword,
     passwordHash: planted.passwordHash.split("$").at(-1) ?? "",
   };
 }
@@ -65,7 +66,7 @@ describe("secrets", () => {
       "rm /run/patterns",
     ].join("; ");
     const where: Record<string, string[]> = {};
-    for (const machine of [...DIRECTORS, ...REAL_SERVERS, "storage", "client"]) {
+    for (const machine of [...DIRECTORS, ...REAL_SERVERS, "storage", "client", "monitor"]) {
       const { stdout } = await lab.exec(machine, ["sh", "-c", look], { input: patterns });
       const files = String(stdout).split("\n").filter(Boolean);
       where[machine] = [];
@@ -89,6 +90,11 @@ describe("secrets", () => {
       "rs-3": ofRealServers,
       storage: [],
       client: [],
+      monitor: [
+        `${door}/asking-key 640 root:prometheus`,
+        "/etc/cosyvoice-lvs/watch/curl 600 root:root",
+        "/etc/cosyvoice-lvs/watch/password 640 root:prometheus",
+      ],
     });
   });
 });

@@ -28,6 +28,8 @@ export const planted = {
   apiKey: "planted-api-key-the-first",
   nextApiKey: "planted-api-key-the-second",
   password: "planted-password",
+  /** Of what watches. */
+  watchPassword: "planted-password-of-what-watches",
   /** Of that password, by `openssl passwd -6 -salt planted`. */
   passwordHash: "",
 };
@@ -73,6 +75,7 @@ async function make(): Promise<void> {
   await setSecrets({
     apiKeys: planted.apiKey,
     httpUsers: `planted:${planted.passwordHash}`,
+    monitoringPassword: planted.watchPassword,
   });
   assert.equal((await deploy()).exitCode, 0);
   await lab.exec("client", ["sh", "-c", `cat >${CA}`], { input: await readFile(stack.tls.caFile, "utf8") });
