@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { machineNamed } from "../../../lab/machines";
 import { repository } from "../../../scripts/lib/paths";
-import { DIRECTORS, holder, inside, lab, REAL_SERVERS, VIP, withSettings } from "../../lab/bench";
+import { DIRECTORS, holder, inside, lab, REAL_SERVERS, script, VIP, withSettings } from "../../lab/bench";
 import { at, carefulLab, curl, deploy, onClient } from "./world";
 
 const FILTERED = [...DIRECTORS, ...REAL_SERVERS, "storage", "monitor"];
@@ -63,6 +63,16 @@ describe("narrow ports", () => {
         /Entering (BACKUP|MASTER|FAULT) STATE/,
         director,
       );
+  });
+
+  it("are missed by doctor when another program has taken them away, and come back by what it says", async () => {
+    await inside("rs-1", "nft delete table inet cosyvoice_lvs_firewall");
+    const { exitCode, output } = await script("cluster", "doctor");
+    assert.equal(exitCode, 1, output);
+    assert.match(output, /rs-1.*its packet filter \(table inet cosyvoice_lvs_firewall\) is not in force/);
+    const [, fix = ""] = /fix: ssh rs-1 (systemctl restart \S+);/.exec(output) ?? [];
+    await inside("rs-1", fix);
+    assert.match(await inside("rs-1", "nft list table inet cosyvoice_lvs_firewall"), /policy drop/);
   });
 
   it("never shut out who deploys", async () => {
