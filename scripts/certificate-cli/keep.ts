@@ -25,6 +25,8 @@ export interface KeepOptions {
   readonly issue: (serverName: string) => Promise<Issued>;
   readonly now: () => Date;
   readonly say: (text: string) => void;
+  /** Whether what is set is deployed, too. @default true */
+  readonly deploy?: boolean;
 }
 
 const DAY = 24 * 3600_000;
@@ -37,7 +39,7 @@ const DAY = 24 * 3600_000;
  */
 export async function keepCertificate(
   stack: CertificateStack,
-  { days, issue, now, say }: KeepOptions,
+  { days, issue, now, say, deploy = true }: KeepOptions,
 ): Promise<void> {
   const serverName = await nameOf(stack);
   let certificate = await stack.get("tlsCertificate");
@@ -55,6 +57,10 @@ export async function keepCertificate(
   }
   if (certificate === undefined) return;
   const until = new X509Certificate(certificate).validTo;
+  if (!deploy) {
+    say(`${serverName}: the certificate that is valid until ${until} is set, and not deployed`);
+    return;
+  }
   const deployed = await stack.deployed();
   if (deployed !== undefined && fingerprintOf(deployed) === fingerprintOf(certificate)) {
     say(`${serverName}: the certificate is valid until ${until}, and deployed`);

@@ -12,6 +12,7 @@ interface Options {
   readonly dns: string;
   readonly server?: string;
   readonly days: number;
+  readonly deploy: boolean;
 }
 
 const LETS_ENCRYPT = "https://acme-v02.api.letsencrypt.org/directory";
@@ -34,6 +35,7 @@ const program = new Command("scripts/certificate")
   )
   .option("--server <url>", "the CA's directory", LETS_ENCRYPT)
   .option("--days <number>", "from how many days before its end on a certificate is replaced", days, 30)
+  .option("--no-deploy", "set the certificate, and deploy nothing: for a stack that is not deployed yet")
   .argument("[lego options...]", "other options of lego, after a --")
   .exitOverride()
   .addHelpText(
@@ -44,16 +46,19 @@ Needs the program lego (Debian: apt-get install lego).
 Example, as a line of cron's:
   17 4 * * *  cd cosyvoice-lvs && CLOUDFLARE_DNS_API_TOKEN_FILE=~/.token scripts/certificate --stack onprem --email ops@example.org --dns cloudflare`,
   )
-  .action(async (legoOptions: string[], { stack, email, dns, server, days: limit }: Options) => {
-    const directory = join(stateDir(), "acme", stack, new URL(server ?? LETS_ENCRYPT).host);
-    await keepCertificate(pulumiStack(stack), {
-      days: limit,
-      issue: (serverName) =>
-        issueByLego(serverName, limit, { directory, email, dns, server, more: legoOptions }),
-      now: () => new Date(),
-      say: console.log,
-    });
-  });
+  .action(
+    async (legoOptions: string[], { stack, email, dns, server, days: limit, deploy: deploys }: Options) => {
+      const directory = join(stateDir(), "acme", stack, new URL(server ?? LETS_ENCRYPT).host);
+      await keepCertificate(pulumiStack(stack), {
+        days: limit,
+        issue: (serverName) =>
+          issueByLego(serverName, limit, { directory, email, dns, server, more: legoOptions }),
+        now: () => new Date(),
+        say: console.log,
+        deploy: deploys,
+      });
+    },
+  );
 
 function pulumiStack(stack: string): CertificateStack {
   return {

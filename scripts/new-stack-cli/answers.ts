@@ -1,5 +1,5 @@
 import type { Problem } from "../../config/problems";
-import { gpus, questions, questionsFor, type Texts } from "./questions";
+import { fallbackOf, gpus, questions, questionsFor, type Texts } from "./questions";
 
 export interface MachineAnswer {
   readonly name: string;
@@ -12,8 +12,26 @@ export interface Answers {
   readonly vip: string;
   readonly port: number;
   readonly engine: "cpu" | "cosyvoice";
+  /** `undefined`: off. */
+  readonly https: HttpsAnswers | undefined;
+  /** `undefined`: nothing is watched. */
+  readonly monitoring: MonitoringAnswers | undefined;
   readonly hosts?: HostsAnswers;
   readonly aws?: AwsAnswers;
+}
+
+export interface HttpsAnswers {
+  readonly serverName: string;
+  readonly certificate:
+    | { readonly from: "self-signed" }
+    /** Paths on this computer, `~` not expanded. */
+    | { readonly from: "files"; readonly chain: string; readonly key: string }
+    | { readonly from: "acme"; readonly email: string; readonly dns: string };
+}
+
+export interface MonitoringAnswers {
+  /** `undefined`: nobody is told. */
+  readonly mail: { readonly to: string; readonly server: string } | undefined;
 }
 
 export interface HostsAnswers {
@@ -21,6 +39,10 @@ export interface HostsAnswers {
   readonly realServers: readonly MachineAnswer[];
   readonly storage: MachineAnswer | { readonly export: string };
   readonly client: MachineAnswer | undefined;
+  readonly monitor: MachineAnswer | undefined;
+  readonly firewall: boolean;
+  /** From where those who operate it come; empty where nobody asked. */
+  readonly admins: readonly string[];
   readonly user: string;
   readonly sshPort: number;
   readonly key: string | undefined;
@@ -44,13 +66,13 @@ export function readAnswers(texts: Texts): { answers: Answers } | { problems: Pr
     const flag = questions.find((question) => question.key === key)?.flag.split(" ")[0] ?? key;
     problems.push({ path: flag, value: texts[key], message, fix });
   };
-  for (const { key, flag } of questions) {
+  for (const { key, flag, when } of questions) {
     if (texts[key] !== undefined && !wanted.some((question) => question.key === key))
-      report(key, `means nothing for a stack on ${texts.platform}`, `leave ${flag} out`);
+      report(key, `is only for ${when?.words}`, `leave ${flag} out`);
   }
   const text = (key: string): string => {
     const question = wanted.find((one) => one.key === key);
-    const value = (texts[key] ?? question?.fallback)?.trim();
+    const value = (texts[key] ?? (question && fallbackOf(question, texts)))?.trim();
     if (value === undefined) report(key, "is missing", `say ${question?.flag}`);
     else if (question?.choices !== undefined && !question.choices.includes(value))
       report(key, `is not one of ${question.choices.join(", ")}`, `say ${question.flag}`);
@@ -81,18 +103,47 @@ export function readAnswers(texts: Texts): { answers: Answers } | { problems: Pr
     vip: text("vip"),
     port: number("port"),
     engine: text("engine") as Answers["engine"],
+    https: readHttps(),
+    monitoring: readMonitoring(),
   };
   const answers = platform === "aws" ? { ...common, aws: readAws() } : { ...common, hosts: readHosts() };
   return problems.length > 0 ? { problems } : { answers };
 
+  function readHttps(): HttpsAnswers | undefined {
+    const from = text("https");
+    if (from === "files")
+      return {
+        serverName: text("serverName"),
+        certificate: { from, chain: text("certificate"), key: text("certificateKey") },
+      };
+    if (from === "acme")
+      return {
+        serverName: text("serverName"),
+        certificate: { from, email: text("acmeEmail"), dns: text("acmeDns") },
+      };
+    return from === "self-signed" ? { serverName: text("serverName"), certificate: { from } } : undefined;
+  }
+
+  function readMonitoring(): MonitoringAnswers | undefined {
+    const watched = platform === "aws" ? text("monitoring") === "on" : text("monitor") !== "";
+    if (!watched) return undefined;
+    const to = text("alertMail");
+    return { mail: to === "" ? undefined : { to, server: text("mailServer") } };
+  }
+
   function readHosts(): HostsAnswers {
     const storage = text("storage");
     const client = text("client");
+    const monitor = text("monitor");
+    const firewall = text("firewall") === "on";
     return {
       directors: machines("directors", "director"),
       realServers: machines("realServers", "rs"),
       storage: storage.includes(":/") ? { export: storage } : machine("storage", storage, "storage"),
       client: client === "" ? undefined : machine("client", client, "client"),
+      monitor: monitor === "" ? undefined : machine("monitor", monitor, "monitor"),
+      firewall,
+      admins: firewall || monitor !== "" ? parts("admins") : [],
       user: text("user"),
       sshPort: number("sshPort"),
       key: text("key") || undefined,

@@ -24,6 +24,7 @@ export function endpointsOf({
   realServers,
   storage,
   client,
+  monitor,
   user,
   sshPort,
 }: HostsAnswers): Endpoint[] {
@@ -32,6 +33,7 @@ export function endpointsOf({
     ...realServers,
     ...("export" in storage ? [] : [storage]),
     ...(client ? [client] : []),
+    ...(monitor ? [monitor] : []),
   ];
   return machines.map(({ name, address }) => ({ name, address, user, port: sshPort }));
 }

@@ -11,7 +11,8 @@ import { type Answers, readAnswers } from "./answers";
 import { checkStackFile } from "./check";
 import { type ShownKey, showHostKeys } from "./hostKeys";
 import type { Objection } from "./machines";
-import { type Question, questions, questionsFor, type Texts } from "./questions";
+import { fallbackOf, type Question, questions, questionsFor, type Texts } from "./questions";
+import { certificateCommand, futureSecrets, secretCommands } from "./secrets";
 import { type Found, renderStackFile } from "./stackFile";
 import { answersAt, surveyMachines } from "./survey";
 
@@ -46,12 +47,15 @@ Exit status: 0 written, 1 something is wrong or in the way and nothing was writt
 Examples:
   scripts/new-stack onprem                       asks
   scripts/new-stack onprem --yes --vip 192.168.1.100 --directors 192.168.1.11,192.168.1.12 \\
-      --real-servers gpu-1=192.168.1.101,gpu-2=192.168.1.102 --storage 192.168.1.20
+      --real-servers gpu-1=192.168.1.101,gpu-2=192.168.1.102 --storage 192.168.1.20 \\
+      --https self-signed --monitor 192.168.1.30 --firewall on --admins 192.168.1.0/24
   scripts/new-stack prod --yes --platform aws --vip 10.255.0.100 --region eu-central-1 --zone eu-central-1a \\
       --gpu L4 --admins 203.0.113.7/32`,
   );
-for (const { flag, ask, choices } of questions)
-  program.option(flag, choices === undefined ? ask : `${ask} (${choices.join(", ")})`);
+for (const { flag, ask, fallback } of questions) {
+  const taken = typeof fallback === "string" && fallback !== "" ? ` (default: ${fallback})` : "";
+  program.option(flag, `${ask.replace(/:$/, "")}${taken}`);
+}
 
 /** What is wrong, so that nothing is written. */
 class Refusal extends Error {}
@@ -87,13 +91,15 @@ async function main(stack: string, options: Options): Promise<void> {
 
   let found: Found = { hostKeys: {}, interfaces: {} };
   const draft = renderStackFile(stack, answers, found);
-  const drafted = checkStackFile(draft);
-  if ("problems" in drafted) throw new Refusal(formatProblems(drafted.problems));
+  const { secrets, problems } = await futureSecrets(answers);
+  const drafted = checkStackFile(draft, secrets);
+  if ("problems" in drafted) throw new Refusal(formatProblems([...problems, ...drafted.problems]));
+  if (problems.length > 0) throw new Refusal(formatProblems(problems));
   if (options.checks && answers.hosts)
     found = await lookAt({ ...answers, hosts: answers.hosts }, drafted.config, options);
 
   const text = renderStackFile(stack, answers, found);
-  const checked = checkStackFile(text);
+  const checked = checkStackFile(text, secrets);
   if ("problems" in checked) throw new Refusal(formatProblems(checked.problems));
   await writeFile(`${file}.new`, text);
   await rename(`${file}.new`, file);
@@ -126,12 +132,12 @@ async function askFor(texts: Texts): Promise<Texts> {
   // Later questions depend on earlier answers.
   for (const question of questions) {
     if (answers[question.key] !== undefined || !questionsFor(answers).includes(question)) continue;
-    answers[question.key] = await ask(question);
+    answers[question.key] = await ask(question, fallbackOf(question, answers));
   }
   return answers;
 }
 
-function ask({ ask: message, choices, fallback }: Question): Promise<string> {
+function ask({ ask: message, choices }: Question, fallback: string | undefined): Promise<string> {
   if (choices !== undefined) return select({ message, choices: [...choices], default: fallback });
   return input({ message, ...(fallback ? { default: fallback } : {}), required: fallback === undefined });
 }
@@ -150,7 +156,7 @@ async function lookAt(
   const hostKeys = Object.fromEntries(shown.map(({ name, key }) => [name, key]));
   const there = new Set(shown.map(({ name }) => name));
   const reached = (machines: typeof hosts.directors) => machines.filter(({ name }) => there.has(name));
-  const { storage, client } = hosts;
+  const { storage, client, monitor } = hosts;
   console.log("looking at the machines");
   const { interfaces, objections } = await surveyMachines(
     {
@@ -161,6 +167,7 @@ async function lookAt(
         realServers: reached(hosts.realServers),
         storage: "export" in storage || there.has(storage.name) ? storage : { export: "none:/" },
         client: client && there.has(client.name) ? client : undefined,
+        monitor: monitor && there.has(monitor.name) ? monitor : undefined,
       },
     },
     hostKeys,
@@ -201,13 +208,17 @@ function renderObjection({ machine, what, fix }: Objection): string {
   return `  ${machine === null ? "" : `${pc.bold(machine)}: `}${what}\n    fix: ${fix}`;
 }
 
-function nextSteps(stack: string, { platform }: Answers): string {
+function nextSteps(stack: string, answers: Answers): string {
+  const { platform, https } = answers;
   return [
     "Next:",
     `  pulumi login --local                 # or wherever you keep state (scripts/pulumi, where none is installed)`,
     `  pulumi stack init ${stack}`,
-    `  openssl rand -hex 32 | pulumi config set --secret peerKey --stack ${stack}   # by which real servers know each other`,
+    ...secretCommands(stack, answers).map((command) => `  ${command}`),
     `  scripts/preview --stack ${stack}     # what would be done; nothing is touched`,
     `  pulumi up --stack ${stack}${platform === "aws" ? "              # docs/aws.md has the costs" : ""}`,
+    ...(https?.certificate.from === "acme"
+      ? [`  ${certificateCommand(stack, https.certificate)}   # every day, from then on: renews it`]
+      : []),
   ].join("\n");
 }

@@ -10,15 +10,30 @@ export interface Question {
   /** At the terminal. */
   readonly ask: string;
   /** Asked only where this holds. @default always */
-  readonly when?: (answers: Texts) => boolean;
+  readonly when?: Condition;
   /** One of these. @default any text */
   readonly choices?: readonly string[];
   /** Taken when nothing is said. `undefined`: it must be answered; "": it may be left out. */
-  readonly fallback: string | undefined;
+  readonly fallback: string | undefined | ((answers: Texts) => string | undefined);
 }
 
-const onHosts = ({ platform }: Texts) => platform === "hosts";
-const onAws = ({ platform }: Texts) => platform === "aws";
+interface Condition {
+  readonly holds: (answers: Texts) => boolean;
+  /** What has to be said for it to hold. */
+  readonly words: string;
+}
+
+function said(key: string, flag: string, ...values: string[]): Condition {
+  return {
+    holds: (answers) => values.includes(answers[key] ?? ""),
+    words: `${flag} ${values.join(" or ")}`,
+  };
+}
+
+const onHosts = said("platform", "--platform", "hosts");
+const onAws = said("platform", "--platform", "aws");
+const withFiles = said("https", "--https", "files");
+const withAcme = said("https", "--https", "acme");
 
 /** The GPUs that can be asked for on AWS, and the smallest instance that has one. */
 export const gpus: Readonly<Record<string, string>> = {
@@ -117,22 +132,114 @@ export const questions: readonly Question[] = [
     fallback: "10.20.0.0/16",
   },
   {
-    key: "admins",
-    flag: "--admins <ranges>",
-    ask: "Who may log in over SSH, this computer among them, such as 203.0.113.7/32:",
-    when: onAws,
-    fallback: undefined,
-  },
-  {
     key: "engine",
     flag: "--engine <cpu|cosyvoice>",
     ask: "What speaks: cosyvoice (needs a GPU), or cpu (espeak-ng, needs nothing)?",
     choices: ["cpu", "cosyvoice"],
     fallback: "cpu",
   },
+  {
+    key: "https",
+    flag: "--https <off|self-signed|files|acme>",
+    ask: "HTTPS: none (off), a certificate made here, of which browsers warn (self-signed), one that you have (files), or one from Let's Encrypt or another CA by ACME (acme)?",
+    choices: ["off", "self-signed", "files", "acme"],
+    fallback: "off",
+  },
+  {
+    key: "serverName",
+    flag: "--server-name <name>",
+    ask: "What clients call the service, such as speech.example.org:",
+    when: said("https", "--https", "self-signed", "files", "acme"),
+    fallback: ({ https, vip }) => (https === "self-signed" ? vip : undefined),
+  },
+  {
+    key: "certificate",
+    flag: "--certificate <file>",
+    ask: "File with the certificate, followed by its issuers' (fullchain.pem):",
+    when: withFiles,
+    fallback: undefined,
+  },
+  {
+    key: "certificateKey",
+    flag: "--certificate-key <file>",
+    ask: "File with its private key (privkey.pem):",
+    when: withFiles,
+    fallback: undefined,
+  },
+  {
+    key: "acmeEmail",
+    flag: "--acme-email <address>",
+    ask: "Who is told by the CA of trouble with the certificate:",
+    when: withAcme,
+    fallback: undefined,
+  },
+  {
+    key: "acmeDns",
+    flag: "--acme-dns <provider>",
+    ask: "Where the name's DNS records are, as lego calls it (lego dnshelp), such as cloudflare:",
+    when: withAcme,
+    fallback: undefined,
+  },
+  {
+    key: "monitor",
+    flag: "--monitor <machine>",
+    ask: "A machine of its own that watches the others (empty: nothing is watched):",
+    when: onHosts,
+    fallback: "",
+  },
+  {
+    key: "monitoring",
+    flag: "--monitoring <on|off>",
+    ask: "A small machine that watches the others?",
+    choices: ["on", "off"],
+    when: onAws,
+    fallback: "on",
+  },
+  {
+    key: "alertMail",
+    flag: "--alert-mail <address>",
+    ask: "Who is told of alerts, by mail (empty: nobody):",
+    when: {
+      holds: ({ monitor, monitoring, platform }) =>
+        platform === "aws" ? monitoring !== "off" : (monitor ?? "") !== "",
+      words: "--monitor or --monitoring on",
+    },
+    fallback: "",
+  },
+  {
+    key: "mailServer",
+    flag: "--mail-server <host:port>",
+    ask: "Your mail server, with STARTTLS, as HOST:PORT:",
+    when: { holds: ({ alertMail }) => (alertMail ?? "") !== "", words: "--alert-mail" },
+    fallback: undefined,
+  },
+  {
+    key: "firewall",
+    flag: "--firewall <on|off>",
+    ask: "A packet filter on every machine? It closes the ports of other programs there, too:",
+    choices: ["off", "on"],
+    when: onHosts,
+    fallback: "off",
+  },
+  {
+    key: "admins",
+    flag: "--admins <ranges>",
+    ask: "Networks of those who operate it (SSH, Prometheus), this computer's or the jump host's among them, such as 203.0.113.7/32:",
+    when: {
+      holds: ({ platform, monitor, firewall }) =>
+        platform === "aws" || firewall === "on" || (monitor ?? "") !== "",
+      words: "--platform aws, --firewall on or --monitor",
+    },
+    fallback: ({ platform, firewall }) => (platform === "aws" || firewall === "on" ? undefined : ""),
+  },
 ];
 
 /** The questions that these answers lead to. */
 export function questionsFor(answers: Texts): Question[] {
-  return questions.filter(({ when }) => when === undefined || when(answers));
+  return questions.filter(({ when }) => when === undefined || when.holds(answers));
+}
+
+/** What is taken for an answer, or offered as one, when nothing is said. */
+export function fallbackOf({ fallback }: Question, answers: Texts): string | undefined {
+  return typeof fallback === "function" ? fallback(answers) : fallback;
 }

@@ -1,5 +1,12 @@
 import { stringify } from "yaml";
-import type { Answers, AwsAnswers, HostsAnswers, MachineAnswer } from "./answers";
+import type {
+  Answers,
+  AwsAnswers,
+  HostsAnswers,
+  HttpsAnswers,
+  MachineAnswer,
+  MonitoringAnswers,
+} from "./answers";
 
 /** What was found out about machines, by their names. */
 export interface Found {
@@ -14,7 +21,7 @@ export const JUMP_HOST = "jump host";
 
 /** A commented `Pulumi.<stack>.yaml`. */
 export function renderStackFile(stack: string, answers: Answers, found: Found): string {
-  const { vip, port, engine, hosts, aws } = answers;
+  const { vip, port, engine, https, monitoring, hosts, aws } = answers;
   return [
     `# The stack \`${stack}\`, written by scripts/new-stack. Every key, with its default and the reason for it: docs/configuration.md`,
     "config:",
@@ -44,6 +51,9 @@ export function renderStackFile(stack: string, answers: Answers, found: Found): 
         : ["espeak-ng, which needs no GPU. cosyvoice: docs/engine.md"],
     ),
     "",
+    ...(https ? httpsLines(https) : []),
+    ...(monitoring ? monitoringLines(monitoring, hosts, found) : []),
+    ...(hosts?.firewall ? firewallLines(hosts) : []),
   ].join("\n");
 }
 
@@ -51,11 +61,7 @@ function hostsLines(
   { directors, realServers, storage, client, user, sshPort, key, jumpHost }: HostsAnswers,
   found: Found,
 ) {
-  const machine = ({ name, address }: MachineAnswer) => ({
-    name,
-    address,
-    ...optional("hostKey", found.hostKeys[name]),
-  });
+  const machine = (answer: MachineAnswer) => machineEntry(answer, found);
   const shared = found.interfaces[directors[0]?.name ?? ""] ?? "eth0";
   const own = (name: string) =>
     optional("interface", found.interfaces[name] === shared ? undefined : found.interfaces[name]);
@@ -130,6 +136,73 @@ function awsLines({ region, zone, count, instanceType, clients, admins }: AwsAns
     ),
     "",
   ];
+}
+
+function httpsLines({ serverName, certificate }: HttpsAnswers): string[] {
+  const comments = {
+    "self-signed":
+      "HTTPS, by nginx on every real server. The certificate is made here (Pulumi's plugin tls), and browsers warn of it.",
+    files: "HTTPS, by nginx on every real server. The certificate is the secrets tlsCertificate and tlsKey.",
+    acme: "HTTPS, by nginx on every real server. scripts/certificate gets the certificate, and renews it when it runs every day.",
+  };
+  return [
+    entry(
+      "https",
+      {
+        enabled: true,
+        serverName,
+        certificate: certificate.from === "self-signed" ? "selfSigned" : "config",
+        plainPort: "closed",
+      },
+      [
+        comments[certificate.from],
+        "plainPort: open serves clients without TLS, too. Keys and logins: docs/security.md",
+      ],
+    ),
+    "",
+  ];
+}
+
+function monitoringLines(
+  { mail }: MonitoringAnswers,
+  hosts: HostsAnswers | undefined,
+  found: Found,
+): string[] {
+  const machine = hosts?.monitor && machineEntry(hosts.monitor, found);
+  const admins = hosts?.admins ?? [];
+  return [
+    entry(
+      "monitoring",
+      {
+        ...(machine ?? { enabled: true }),
+        ...(admins.length > 0 ? { adminNetworks: admins } : {}),
+        ...(mail
+          ? { receivers: [{ name: "ops", kind: "email", to: mail.to, from: mail.to, server: mail.server }] }
+          : {}),
+      },
+      [
+        "The machine that watches the others. Logs, dashboards and other ways to be told: docs/monitoring.md",
+        ...(admins.length > 0
+          ? ["adminNetworks: from where Prometheus and Alertmanager can be opened."]
+          : []),
+        ...(mail ? ["A mail server that wants a login: user, and the secret receiverSecrets.ops."] : []),
+      ],
+    ),
+    "",
+  ];
+}
+
+function firewallLines({ admins }: HostsAnswers): string[] {
+  return [
+    entry("firewall", { enabled: true, admins }, [
+      "Every machine drops what its role does not need. admins: from where SSH is let in. openPorts: [8080, ...] keeps other programs' open.",
+    ]),
+    "",
+  ];
+}
+
+function machineEntry({ name, address }: MachineAnswer, { hostKeys }: Found) {
+  return { name, address, ...optional("hostKey", hostKeys[name]) };
 }
 
 /** A key of the stack file, below what is said of it. */

@@ -1,4 +1,4 @@
-import { connect } from "node:net";
+import { BlockList, connect, isIPv4 } from "node:net";
 import pLimit from "p-limit";
 import { hostFile } from "../../components/remote/hostFiles";
 import { asRoot, OpenSsh, type Target, UnreachableError } from "../../components/remote/openssh";
@@ -20,6 +20,8 @@ export interface Survey {
   readonly vipHere: boolean;
   /** Who answers ARP for the VIP. */
   readonly vipAt: string | undefined;
+  /** From which address this login came. */
+  readonly seenFrom: string | undefined;
 }
 
 /** Reads the lines of `host/survey`. Pure. */
@@ -35,12 +37,13 @@ export function readSurvey(output: string): Survey {
     gpus: values("gpu"),
     vipHere: values("vip-here").includes("yes"),
     vipAt: values("vip-at")[0],
+    seenFrom: values("seen-from")[0]?.split(" ")[0],
   };
 }
 
 /** Logs in to every machine, held to the keys, and looks at it. Changes nothing there. */
 export async function surveyMachines(
-  { hosts, vip, engine }: Answers & { readonly hosts: HostsAnswers },
+  { hosts, vip, engine }: Pick<Answers, "vip" | "engine"> & { readonly hosts: HostsAnswers },
   hostKeys: Readonly<Record<string, string>>,
   config: ClusterConfig,
 ): Promise<{ readonly interfaces: Found["interfaces"]; readonly objections: Objection[] }> {
@@ -63,7 +66,9 @@ export async function surveyMachines(
     const limit = pLimit(AT_ONCE);
     const look = async (machine: Target) => {
       try {
-        const command = asRoot(machine, `sh -s ${machine.address} ${directors.has(machine.name) ? vip : ""}`);
+        const program = asRoot(machine, `sh -s ${machine.address} ${directors.has(machine.name) ? vip : ""}`);
+        // Only the login itself has that: sudo takes it away.
+        const command = `echo "seen-from $SSH_CONNECTION"; ${program}`;
         const answer = await ssh.run(machine.name, command, { input: hostFile("survey"), timeout: 30 });
         if (answer.exitCode !== 0) {
           objections.push(noRoot(machine, answer.stderr));
@@ -73,7 +78,9 @@ export async function surveyMachines(
         if (survey.interface !== undefined) interfaces[machine.name] = survey.interface;
         const gpuNeeded =
           engine === "cosyvoice" && realServers.has(machine.name) ? config.app.gpuMemory : undefined;
-        objections.push(...judgeSurvey(machine, survey, { vip, gpuNeeded }));
+        // The client of the verification has no packet filter.
+        const admins = hosts.firewall && machine.name !== hosts.client?.name ? hosts.admins : undefined;
+        objections.push(...judgeSurvey(machine, survey, { vip, gpuNeeded, admins }));
       } catch (error) {
         if (!(error instanceof UnreachableError)) throw error;
         objections.push({ machine: machine.name, what: error.reason, fix: error.fix });
@@ -102,11 +109,20 @@ function noRoot({ name, user }: Target, said: string): Objection {
  * What is to be said against a machine. Pure.
  *
  * @param needs.gpuNeeded GiB of GPU memory that the engine takes; `undefined`: none
+ * @param needs.admins networks that its packet filter will let in by SSH; `undefined`: it gets none
  */
 export function judgeSurvey(
   { name, address, user }: Pick<Target, "name" | "address" | "user">,
   survey: Survey,
-  { vip, gpuNeeded }: { readonly vip: string; readonly gpuNeeded: number | undefined },
+  {
+    vip,
+    gpuNeeded,
+    admins,
+  }: {
+    readonly vip: string;
+    readonly gpuNeeded: number | undefined;
+    readonly admins?: readonly string[] | undefined;
+  },
 ): Objection[] {
   const objections: Objection[] = [];
   const say = (what: string, fix: string, machine: string | null = name) =>
@@ -134,6 +150,12 @@ export function judgeSurvey(
         "use a larger one, or say --engine cpu",
       );
   }
+  const { seenFrom = "" } = survey;
+  if (admins !== undefined && isIPv4(seenFrom) && !within(seenFrom, admins))
+    say(
+      `would shut this computer out, which it sees as ${seenFrom}`,
+      `add a network with ${seenFrom} to --admins (now ${admins.join(", ")})`,
+    );
   if (survey.vipHere)
     say(
       `has the VIP ${vip} already`,
@@ -147,6 +169,15 @@ export function judgeSurvey(
       null,
     );
   return objections;
+}
+
+function within(address: string, networks: readonly string[]): boolean {
+  const list = new BlockList();
+  for (const network of networks) {
+    const [start = "", length = "32"] = network.split("/");
+    list.addSubnet(start, Number(length));
+  }
+  return list.check(address);
 }
 
 /** Whether somebody takes connections at the VIP, as seen from here. */

@@ -36,6 +36,9 @@ describe("scripts/new-stack looks at machines", () => {
     realServers: [{ name: "rs-1", address: "127.0.0.2" }],
     storage: { export: "nas.example.org:/out" },
     client: undefined,
+    monitor: undefined,
+    firewall: false,
+    admins: [],
     user: userInfo().username,
     sshPort: server.way.port,
     key,
@@ -114,6 +117,19 @@ describe("scripts/new-stack looks at machines", () => {
         ({ machine, what }) => machine === "rs-1" && /host key is not the pinned one/.test(what),
       ),
     );
+  });
+
+  it("would not shut out the computer that it runs on", async () => {
+    const keys = { "director-1": pinned(server), "rs-1": pinned(server) };
+    const judged = async (admins: string[]) => {
+      const answers = { vip: "127.0.0.3", engine: "cpu", hosts: hosts({ firewall: true, admins }) } as const;
+      const { objections } = await surveyMachines(answers, keys, cluster());
+      return objections.filter(({ what }) => what.startsWith("would shut this computer out"));
+    };
+    assert.deepEqual(await judged(["10.0.0.0/8", "127.0.0.0/8"]), []);
+    const [one, other, ...more] = await judged(["10.0.0.0/8"]);
+    assert.deepEqual([one?.machine, other?.machine, more.length], ["director-1", "rs-1", 0]);
+    assert.match(one?.fix ?? "", /^add a network with 127\.0\.0\.\d to --admins \(now 10\.0\.0\.0\/8\)$/);
   });
 
   it("says so where the login is refused", async () => {

@@ -65,6 +65,20 @@ describe("scripts/certificate", () => {
     assert.match(why ?? "", /no certificate and key are set; a new certificate is asked for/);
   });
 
+  it("can leave the deployment to others", async () => {
+    const { stack, done } = stackWith({});
+    const said: string[] = [];
+    await keepCertificate(stack, {
+      days: 30,
+      issue: async () => made(90),
+      now: () => new Date(),
+      say: (text) => said.push(text),
+      deploy: false,
+    });
+    assert.deepEqual(done, ["set tlsKey", "set tlsCertificate"]);
+    assert.match(said.at(-1) ?? "", /is set, and not deployed/);
+  });
+
   it("does nothing on most days", async () => {
     const good = made(90);
     const { stack, done } = stackWith(secrets(good), good);

@@ -4,11 +4,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { repository } from "../../scripts/lib/paths";
-import { readAnswers } from "../../scripts/new-stack-cli/answers";
-import { checkStackFile } from "../../scripts/new-stack-cli/check";
+import { type Answers, readAnswers } from "../../scripts/new-stack-cli/answers";
+import { checkStackFile, type FutureSecrets } from "../../scripts/new-stack-cli/check";
 import { gpus, type Texts } from "../../scripts/new-stack-cli/questions";
+import { futureSecrets, secretCommands } from "../../scripts/new-stack-cli/secrets";
 import { type Found, JUMP_HOST, renderStackFile } from "../../scripts/new-stack-cli/stackFile";
 import { judgeSurvey, readSurvey } from "../../scripts/new-stack-cli/survey";
+import { makeCertificate } from "../golden/nginx";
 import { madeUpHostKey } from "./config-fixture";
 
 const own: Texts = {
@@ -27,10 +29,14 @@ const cloud: Texts = {
 };
 const nothing: Found = { hostKeys: {}, interfaces: {} };
 
-function configOf(texts: Texts, found = nothing) {
+function answersOf(texts: Texts): Answers {
   const read = readAnswers(texts);
   assert.ok("answers" in read, JSON.stringify(read));
-  const checked = checkStackFile(renderStackFile("made-up", read.answers, found));
+  return read.answers;
+}
+
+function configOf(texts: Texts, found = nothing, secrets: FutureSecrets = {}) {
+  const checked = checkStackFile(renderStackFile("made-up", answersOf(texts), found), secrets);
   assert.ok("config" in checked, JSON.stringify(checked));
   return checked.config;
 }
@@ -101,6 +107,113 @@ describe("scripts/new-stack", () => {
     }
   });
 
+  it("has nothing watched, encrypted or filtered unless that is said", () => {
+    const { https, monitoring, firewall } = configOf(own);
+    assert.deepEqual([https, monitoring, firewall.enabled], [undefined, undefined, false]);
+    assert.deepEqual(
+      secretCommands("made-up", answersOf(own)).map((command) => /--secret (\S+)/.exec(command)?.[1]),
+      ["peerKey"],
+    );
+  });
+
+  it("takes a monitoring machine, whom it tells, and from where it is looked at", () => {
+    const watched = { ...own, monitor: "watcher=192.168.1.30" };
+    assert.equal(configOf(watched).monitoring?.address, "192.168.1.30");
+    assert.deepEqual(configOf(watched).monitoring?.adminNetworks, []);
+    const { monitoring } = configOf(
+      {
+        ...watched,
+        alertMail: "ops@example.org",
+        mailServer: "mail.example.org:587",
+        admins: "192.168.1.0/24,10.1.0.0/16",
+      },
+      { ...nothing, hostKeys: { watcher: madeUpHostKey("watcher") } },
+    );
+    assert.deepEqual(
+      [monitoring?.name, monitoring?.hostKey, monitoring?.adminNetworks],
+      ["watcher", madeUpHostKey("watcher"), ["192.168.1.0/24", "10.1.0.0/16"]],
+    );
+    assert.deepEqual(
+      monitoring?.receivers.map(({ kind, to, server }) => [kind, to, server]),
+      [["email", "ops@example.org", "mail.example.org:587"]],
+    );
+    assert.match(secretCommands("made-up", answersOf(watched)).join("\n"), /--secret monitoringPassword/);
+    assert.ok(configOf(cloud).monitoring, "on AWS the machine is made, unless that is refused");
+    assert.equal(configOf({ ...cloud, monitoring: "off" }).monitoring, undefined);
+  });
+
+  it("takes a packet filter, and who is let through", () => {
+    const { firewall } = configOf({ ...own, firewall: "on", admins: "192.168.1.0/24" });
+    assert.deepEqual([firewall.enabled, firewall.admins], [true, ["192.168.1.0/24"]]);
+  });
+
+  it("takes HTTPS with a certificate from anywhere, and writes no secret", async () => {
+    const made = configOf({ ...own, https: "self-signed" }).https;
+    assert.deepEqual(
+      [made?.certificate, made?.serverName, made?.plainPort],
+      ["selfSigned", "192.168.1.100", "closed"],
+    );
+
+    const acme = {
+      ...own,
+      https: "acme",
+      serverName: "speech.example.org",
+      acmeEmail: "ops@example.org",
+      acmeDns: "made-up",
+    };
+    const { secrets } = await futureSecrets(answersOf(acme));
+    assert.equal(configOf(acme, nothing, secrets).https?.certificate, "config");
+    assert.ok(
+      secretCommands("made-up", answersOf(acme)).some((command) =>
+        command.startsWith(
+          "scripts/certificate --stack made-up --email ops@example.org --dns made-up --no-deploy",
+        ),
+      ),
+    );
+
+    const folder = mkdtempSync(join(tmpdir(), "cosyvoice-lvs-new-stack-"));
+    try {
+      const { certificate, key } = makeCertificate(folder, "speech.example.org", 90);
+      const files = {
+        ...own,
+        https: "files",
+        serverName: "speech.example.org",
+        certificate,
+        certificateKey: key,
+      };
+      const future = await futureSecrets(answersOf(files));
+      assert.equal(configOf(files, nothing, future.secrets).https?.serverName, "speech.example.org");
+      assert.doesNotMatch(renderStackFile("made-up", answersOf(files), nothing), /BEGIN/);
+      const commands = secretCommands("made-up", answersOf(files)).join("\n");
+      assert.ok(commands.includes(`--secret tlsKey --stack made-up < ${key}`), commands);
+
+      // What would be refused by the first preview is refused here.
+      const other = renderStackFile(
+        "made-up",
+        answersOf({ ...files, serverName: "other.example.org" }),
+        nothing,
+      );
+      const checked = checkStackFile(other, future.secrets);
+      assert.ok("problems" in checked);
+      assert.deepEqual(
+        checked.problems.map(({ path, message }) => [
+          path,
+          message.includes("is for DNS:speech.example.org"),
+        ]),
+        [["tlsCertificate", true]],
+      );
+      const { problems } = await futureSecrets(
+        answersOf({ ...files, certificate: join(folder, "none"), certificateKey: folder }),
+      );
+      assert.deepEqual(
+        problems.map(({ path, message }) => `${path} ${message}`),
+        ["--certificate cannot be read (ENOENT)", "--certificate-key cannot be read (EISDIR)"],
+      );
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
   it("says all at once what is missing or cannot be read", () => {
     assert.deepEqual(
       problemsOf({
@@ -110,15 +223,25 @@ describe("scripts/new-stack", () => {
         jumpHost: "a@b@c",
         engine: "gpu",
         region: "eu",
+        https: "files",
+        acmeDns: "made-up",
+        mailServer: "mail.example.org:587",
+        firewall: "on",
       }),
       [
-        "--region means nothing for a stack on hosts",
+        "--region is only for --platform aws",
+        "--acme-dns is only for --https acme",
+        "--mail-server is only for --alert-mail",
         "--vip is missing",
         "--port is no number",
         "--engine is not one of cpu, cosyvoice",
+        "--server-name is missing",
+        "--certificate is missing",
+        "--certificate-key is missing",
         "--storage is missing",
         "--directors has more than one '=' in a machine",
         "--real-servers is missing",
+        "--admins is missing",
         "--jump-host cannot be read",
       ],
     );
