@@ -18,10 +18,14 @@ Four kinds of traffic, each attempt one JSON line as it ends (opened up front, f
     result      ok; slow: a whole answer, later than --slow; lost: anything else, `why` says what;
                 cut: this program ended it because its own time was over
     why         refused | reset | timeout | unreachable | closed (without a byte) | incomplete | status |
-                wrong, then a colon and details
+                tls | wrong, then a colon and details
     node        X-Served-By
     synthesis   also "name" (X-Result-Name), "bytes", "sha256" of the answer
     stream      also "beats", the events that came
+
+With --https all of that goes through TLS, as standard input says, JSON: {"serverName", "fingerprint", "key"}.
+The other end must show the certificate with that fingerprint (SHA-256), for whom clients trust is not known
+here; the key, or null, lets one in.
 
 Nothing is tried again. Requests start on a fixed grid whatever became of those before. When this program
 itself was late (the machine is busy), a line {"kind": "stall", "start", "end"} says so: what was not sent
@@ -151,6 +155,41 @@ class Attempt:
         return 0 if number == errno.EINPROGRESS else number
 
 
+class Tls:
+    """What makes HTTPS of HTTP, as {"serverName", "fingerprint", "key"} say."""
+
+    def __init__(self, https):
+        import ssl  # not loaded where it is not used: that takes long on a slow machine
+
+        self.server_name, self.fingerprint, self.key = (
+            https[name] for name in ("serverName", "fingerprint", "key")
+        )
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.error = ssl.SSLError
+        self.wants_read, self.wants_write = ssl.SSLWantReadError, ssl.SSLWantWriteError
+        self.not_yet = (self.wants_read, self.wants_write)
+
+    def over(self, sock):
+        """TLS over a connection, which stays the same file; that itself, where it is there already."""
+        if hasattr(sock, "do_handshake"):
+            return sock
+        return self.context.wrap_socket(sock, server_hostname=self.server_name, do_handshake_on_connect=False)
+
+    def shake_hands(self, sock):
+        """Goes on as far as that goes without waiting: the event that it waits for, or None when done."""
+        try:
+            sock.do_handshake()
+        except self.wants_read:
+            return select.EPOLLIN
+        except self.wants_write:
+            return select.EPOLLOUT
+        shown = hashlib.sha256(sock.getpeercert(True)).hexdigest()
+        if shown != self.fingerprint:
+            raise ValueError(f"shows a certificate (SHA-256 {shown[:16]}...) that was not deployed")
+        return None
+
+
 class Client:
     """All attempts under way, and what is due when."""
 
@@ -159,6 +198,9 @@ class Client:
         address, _, port = options.target.partition(":")
         self.target = (address, int(port))
         self.sources = addresses(options.sources) if options.sources else [None]
+        self.tls = Tls(json.load(sys.stdin)) if options.https else None
+        self.host = f"{self.tls.server_name}:{port}" if self.tls else options.target
+        self.not_yet = (BlockingIOError, *(self.tls.not_yet if self.tls else ()))
         self.epoll = select.epoll()
         self.attempts = {}  # by file number
         self.idle = {}  # kept connections between two requests, by file number: (socket, lane)
@@ -190,9 +232,15 @@ class Client:
             lane = self.next_source
         return self.sources[lane % len(self.sources)]
 
+    def head(self, method, path, *headers):
+        """The head of a request."""
+        given = [f"Host: {self.host}", "User-Agent: cosyvoice-lvs-load", *headers]
+        if self.tls and self.tls.key:
+            given.append(f"Authorization: Bearer {self.tls.key}")
+        return "\r\n".join([f"{method} {path} HTTP/1.1", *given, "", ""]).encode()
+
     def ask(self, path, close=True):
-        head = f"GET {path} HTTP/1.1\r\nHost: {self.options.target}\r\nUser-Agent: cosyvoice-lvs-load\r\n"
-        return (head + ("Connection: close\r\n" if close else "") + "\r\n").encode()
+        return self.head("GET", path, *(["Connection: close"] if close else []))
 
     def request(self, number, begin):
         if self.stopping:
@@ -248,15 +296,18 @@ class Client:
         words = begin + "The quick brown fox jumps over the lazy dog. " * (self.options.characters // 45 + 1)
         text = words[: max(self.options.characters, len(begin))]
         body = json.dumps({"model": "cosyvoice", "input": text, "voice": "en"}).encode()
-        head = (
-            f"POST /v1/audio/speech HTTP/1.1\r\nHost: {self.options.target}\r\n"
-            "Content-Type: application/json\r\nCache-Control: no-cache\r\nConnection: close\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+        head = self.head(
+            "POST",
+            "/v1/audio/speech",
+            "Content-Type: application/json",
+            "Cache-Control: no-cache",
+            "Connection: close",
+            f"Content-Length: {len(body)}",
         )
         attempt = Attempt(
             "synthesis",
             self.source(lane * 13 + self.texts),
-            head.encode() + body,
+            head + body,
             self.options.synthesis_timeout,
             self.options.synthesis_timeout,
         )
@@ -304,20 +355,31 @@ class Client:
                 error = attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if error:
                     raise OSError(error, os.strerror(error))
+            if self.tls and attempt.connecting:
+                attempt.socket = self.tls.over(attempt.socket)
+                awaited = self.tls.shake_hands(attempt.socket)
+                self.epoll.modify(number, awaited or select.EPOLLOUT)
+                if awaited:
+                    return
+                events |= select.EPOLLOUT
             if events & select.EPOLLOUT and attempt.unsent:
                 attempt.connecting = False
                 attempt.unsent = attempt.unsent[attempt.socket.send(attempt.unsent) :]
                 if not attempt.unsent:
                     self.epoll.modify(attempt.socket, select.EPOLLIN)
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+                # (With TLS that is one record, which is shorter: none stays behind unseen.)
                 data = attempt.socket.recv(262144)
                 if data:
                     attempt.answer.feed(data)
                 self.look(attempt, closed=not data)
-        except BlockingIOError:
+        except self.not_yet:
             pass
         except OSError as error:
-            self.end(attempt, "lost", self.why(attempt, error.errno or 0))
+            if self.tls and isinstance(error, self.tls.error):
+                self.end(attempt, "lost", f"tls: {error.reason or error}")
+            else:
+                self.end(attempt, "lost", self.why(attempt, error.errno or 0))
         except ValueError as error:
             self.end(attempt, "lost", f"wrong: {error}")
 
@@ -456,6 +518,9 @@ def arguments(given):
     )
     seconds = {"type": float, "metavar": "S"}
     parser.add_argument("--target", required=True, help="ADDRESS:PORT")
+    parser.add_argument(
+        "--https", action="store_true", help="by TLS, as JSON on standard input says (see above)"
+    )
     parser.add_argument(
         "--sources",
         default="",

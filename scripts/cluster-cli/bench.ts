@@ -3,10 +3,12 @@ import { join } from "node:path";
 import { execa } from "execa";
 import pc from "picocolors";
 import type { OpenSsh } from "../../components/remote/openssh";
+import { fingerprintOf } from "../../config/certificate";
 import { type Attempt, type Log, parseLog, percentile } from "../../lab/load/summary";
 import { repository } from "../lib/paths";
 import type { Inventory } from "./inventory";
 import type { ProgressLine } from "./progress";
+import { startOf } from "./run";
 import { columns } from "./table";
 
 /** Seconds that what is under way when the time is over may still take. */
@@ -59,10 +61,10 @@ export function describe({ sentences, atOnce, characters, rate, seconds }: Bench
 }
 
 /**
- * Puts a bounded load on the cluster through its VIP: from the client machine, from all of its addresses in turn, where the
- * stack has one, else from this computer.
+ * Puts a bounded load on the cluster through its VIP, by HTTPS where the plain port is closed: from the client machine, from
+ * all of its addresses in turn, where the stack has one, else from this computer.
  *
- * @throws when the VIP has no plain port, or the load cannot be started.
+ * @throws when the load cannot be started.
  */
 export async function bench(
   inventory: Inventory,
@@ -71,15 +73,12 @@ export async function bench(
   progress: ProgressLine,
 ): Promise<BenchResult> {
   const { vip, port, servicePort = port, machines } = inventory;
-  if (servicePort !== port)
-    throw new Error(
-      `The plain port ${port} of this VIP is closed (https.plainPort), and the load client knows no TLS. docs/benchmark.md measures in a lab of its own.`,
-    );
+  const https = servicePort === port ? undefined : inventory.https;
   const client = machines.find(({ role }) => role === "client");
   progress.show("looking for addresses to ask from");
   const sources = client ? await addressesOf(client, ssh) : [];
   const given: Record<string, string | number> = {
-    target: `${vip}:${port}`,
+    target: `${vip}:${https?.port ?? port}`,
     sources: sources.join(","),
     syntheses: Math.min(options.atOnce, options.sentences),
     most: options.sentences,
@@ -93,17 +92,28 @@ export async function bench(
     "synthesis-timeout": options.seconds + FINISH,
     finish: FINISH,
   };
-  const args = Object.entries(given).map(([name, value]) => `--${name}=${value}`);
+  const args = [
+    ...Object.entries(given).map(([name, value]) => `--${name}=${value}`),
+    ...(https === undefined ? [] : ["--https"]),
+  ];
   const program = readFileSync(join(repository, "lab/load/load-client.py"), "utf8");
+  const start = startOf(program, "load-client.py");
+  // On its standard input: an argument could be read by everybody on that machine.
+  const input = program + JSON.stringify(https === undefined ? null : tlsOf(https));
   const timeout = options.seconds + FINISH + 60;
   progress.show(`asking, from ${client?.name ?? "this computer"}: at most ${options.seconds + FINISH} s`);
   const { exitCode, stdout, stderr } = client
-    ? await ssh.run(client.name, ["python3 -", ...args].join(" "), { input: program, timeout })
-    : await execa("python3", ["-", ...args], { input: program, reject: false, timeout: timeout * 1000 });
+    ? await ssh.run(client.name, [`python3 -c '${start}'`, ...args].join(" "), { input, timeout })
+    : await execa("python3", ["-c", start, ...args], { input, reject: false, timeout: timeout * 1000 });
   const log = parseLog(stdout.split("\n"));
   if (exitCode !== 0 || !log.whole)
     throw new Error(`The load client broke off (exit code ${exitCode}): ${stderr.trim()}`);
   return summarise(log, client?.name ?? null, Math.max(1, sources.length));
+}
+
+/** What lab/load/load-client.py has to know for HTTPS. */
+function tlsOf({ serverName, certificate, apiKey }: NonNullable<Inventory["https"]>) {
+  return { serverName, fingerprint: fingerprintOf(certificate), key: apiKey ?? null };
 }
 
 /** The addresses of the interface that a machine is reached by. */

@@ -59,9 +59,16 @@ export function programWithInput(
   args: readonly (string | number)[],
 ): { readonly command: string; readonly text: string } {
   const text = hostFile(file);
+  return { command: asRoot(machine, [`python3 -c '${startOf(text, file)}'`, ...args].join(" ")), text };
+}
+
+/**
+ * What Python is to be told by -c to run a program that comes on its standard input, before what that reads there itself. In
+ * single quotes a shell leaves it as it is.
+ */
+export function startOf(text: string, name: string): string {
   // Read to its last byte and no further; what follows is the program's own.
-  const start = `import sys; exec(compile(sys.stdin.buffer.read(${Buffer.byteLength(text)}), "${file}", "exec"))`;
-  return { command: asRoot(machine, [`python3 -c '${start}'`, ...args].join(" ")), text };
+  return `import sys; exec(compile(sys.stdin.buffer.read(${Buffer.byteLength(text)}), "${name}", "exec"))`;
 }
 
 /** The machine of that name. @throws with the names that there are. */

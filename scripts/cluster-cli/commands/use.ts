@@ -82,7 +82,8 @@ export function useCommands(program: Command): void {
     `
 It asks from the stack's client machine (verification.client), from all of its
 addresses in turn, since one address mostly meets one real server; else from
-this computer. Each sentence is a new one, and its result stays on the share
+this computer. Where only HTTPS is open (https.plainPort), by HTTPS, with the
+key of the deployment where keys are asked for. Each sentence is a new one, and its result stays on the share
 like any other.`,
   );
   explain(benchCommand, {

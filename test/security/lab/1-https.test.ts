@@ -55,6 +55,21 @@ describe("HTTPS", () => {
     });
   });
 
+  it("is what scripts/cluster bench measures where the plain port is closed", async () => {
+    const wanted = ["--sentences", "3", "--at-once", "1", "--characters", "60", "--rate", "2", "--json"];
+    const { exitCode, stdout, output } = await script("cluster", "bench", ...wanted);
+    assert.equal(exitCode, 0, output);
+    const { kinds } = JSON.parse(stdout);
+    assert.deepEqual(
+      kinds.map(({ kind, errors }: { kind: string; errors: number }) => [kind, errors]),
+      [
+        ["sentence", 0],
+        ["light", 0],
+      ],
+    );
+    assert.equal(kinds[0].requests, 3);
+  });
+
   it("brings sound to this computer while it is being made", async () => {
     const url = (await lab.httpsUrl()) ?? "";
     const ca = await readFile(stack.tls.caFile);
