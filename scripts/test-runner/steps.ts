@@ -74,7 +74,7 @@ export const steps: readonly Step[] = [
   { name: "reference of the config keys", command: ["scripts/config-reference", "--check"], counts: "one" },
   {
     name: "unit, components, golden",
-    command: ["npx", "mocha"],
+    command: ["npx", "mocha", "test/{unit,components,golden}/**/*.test.ts"],
     counts: "mocha",
     packages: [
       ...["keepalived", "nftables", "shellcheck", "openssh-client", "python3", "systemd", "git"],
