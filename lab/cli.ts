@@ -98,13 +98,24 @@ async function ssh(name: string, command: string[]): Promise<void> {
   process.exitCode = exitCode ?? 1;
 }
 
-const program = new Command("lab")
+const program = new Command("scripts/lab")
   .description(
     "The cluster in a box: its machines in one virtual machine on this computer, and a stack on them.",
   )
   // Options behind a machine's name belong to the command that runs there.
   .enablePositionalOptions()
-  .showHelpAfterError();
+  .showHelpAfterError()
+  .addHelpText(
+    "after",
+    `
+Examples:
+  scripts/lab up                                make it, or start it again, and deploy
+  scripts/lab status                            its machines, and where the service is
+  scripts/lab power-cut director-1              a fault
+  scripts/lab exec rs-1 -- ipvsadm -Ln          a command in a machine
+  scripts/lab pulumi preview --diff             what a change of Pulumi.lab.yaml would do
+  scripts/lab down                              its disk is kept`,
+  );
 
 program
   .command("up")

@@ -17,6 +17,12 @@ export class LabError extends Error {
   }
 }
 
+/** What is said on a terminal of anything thrown, by programs that only use the lab. */
+export function said(error: unknown): unknown {
+  if (error instanceof LabError) return `${error.message} ${error.fix}`;
+  return error instanceof Error ? error.message : error;
+}
+
 /** The text of anything thrown; for a failed program the last lines of what it said. */
 export function reason(error: unknown): string {
   if (typeof error === "object" && error !== null && "stderr" in error && typeof error.stderr === "string") {

@@ -168,6 +168,9 @@ export class LabStack {
    * @param configFile instead of the stack's own, for a preview of what is not written there yet.
    */
   async run<T extends Options>(args: readonly string[], options: T, configFile?: string) {
+    // Before anything is built or written for it.
+    if (!existsSync(this.lab.keys.loginKeyFile))
+      throw new LabError("There is no lab on this computer.", "scripts/lab up makes one.");
     const toolchain = await resolveToolchain();
     await this.prepare(toolchain);
     const command = args.find((arg) => !arg.startsWith("-")) ?? "";

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { OpenSsh } from "../../components/remote/openssh";
-import { lastLine, runPulumi } from "./pulumi";
+import { hintOf, lastLine, runPulumi } from "./pulumi";
 
 const endpoint = z.object({
   address: z.string(),
@@ -58,6 +58,8 @@ export type InventoryMachine = Inventory["machines"][number];
 export async function readInventory(stack: string): Promise<Inventory> {
   const result = await runPulumi(stack, ["stack", "output", "inventory", "--json", "--show-secrets"]);
   if (result.exitCode !== 0) {
+    const hint = hintOf(result.stderr);
+    if (hint !== undefined) throw new Error(hint);
     throw new Error(
       `Stack "${stack}" has no inventory: ${lastLine(result)}. Deploy it first: pulumi up --stack ${stack} (the lab: scripts/lab up).`,
     );

@@ -1,4 +1,5 @@
 import { CommanderError } from "commander";
+import { said } from "../../lab/errors";
 import { clusterProgram } from "./program";
 import { EXIT } from "./session";
 
@@ -8,7 +9,7 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? EXIT.well : EXIT.failed;
   } else {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(said(error));
     process.exitCode = EXIT.failed;
   }
 }

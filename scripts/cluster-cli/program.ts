@@ -11,6 +11,7 @@ export function clusterProgram(): Command {
     .option("-s, --stack <name>", "the stack", process.env.PULUMI_STACK ?? "lab")
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
+    .showHelpAfterError("What there is: scripts/cluster --help, scripts/cluster COMMAND --help")
     .addHelpText(
       "after",
       `

@@ -108,7 +108,28 @@ async function run<T extends Options>(
   return execa(pulumi, ["-C", repository, ...args, ...which], { ...options, env });
 }
 
-/** The last line that `pulumi` wrote: mostly the reason of a failure. */
+/** What Pulumi cannot ask for here, where nobody can type an answer; and what its words leave open. */
+const hints: readonly (readonly [RegExp, string])[] = [
+  [
+    /passphrase must be set/,
+    "Pulumi has not the passphrase by which the stack's secrets are encrypted: export PULUMI_CONFIG_PASSPHRASE_FILE=FILE, with the path of a file that has it.",
+  ],
+  [
+    /PULUMI_ACCESS_TOKEN must be set for login/,
+    "Pulumi is not logged in to where states are kept: pulumi login --local, or wherever yours are.",
+  ],
+  [
+    /no stack named '([^']*)' found/,
+    "There is no such stack where Pulumi is logged in (pulumi stack ls): pulumi stack init makes it.",
+  ],
+];
+
+/** What to do about a failure of `pulumi`, where its own words do not say that. */
+export function hintOf(said: string): string | undefined {
+  return hints.find(([words]) => words.test(said))?.[1];
+}
+
+/** The last line that `pulumi` wrote, mostly the reason of a failure; or what to do about it. */
 export function lastLine({ stderr }: PulumiResult): string {
-  return stderr.trim().split("\n").at(-1) ?? "pulumi said nothing";
+  return hintOf(stderr) ?? stderr.trim().split("\n").at(-1) ?? "pulumi said nothing";
 }

@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { Command, CommanderError } from "commander";
+import { said } from "../../lab/errors";
 import { stackName as LAB } from "../../lab/stack";
 import { ProgressLine } from "../cluster-cli/progress";
 import { repository } from "../lib/paths";
@@ -107,7 +108,7 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
   else {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(said(error));
     process.exitCode = 2;
   }
 }

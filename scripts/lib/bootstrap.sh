@@ -40,6 +40,14 @@ require_npm_packages() {
 	) 9<"$lock"
 }
 
+# help_by_comment "$@": where --help is asked for, prints what the program says of itself at its top, and ends it. For those that
+# have no help of their own.
+help_by_comment() {
+	[[ ${1-} == --help || ${1-} == -h ]] || return 0
+	sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+	exit 0
+}
+
 # run_typescript FILE [ARGUMENT...]: replaces this shell by the program FILE (relative to the repository).
 run_typescript() {
 	local file=$1

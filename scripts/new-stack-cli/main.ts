@@ -212,11 +212,12 @@ function nextSteps(stack: string, answers: Answers): string {
   const { platform, https } = answers;
   return [
     "Next:",
-    `  pulumi login --local                 # or wherever you keep state (scripts/pulumi, where none is installed)`,
+    `  pulumi login --local   # or wherever you keep state (scripts/pulumi, where none is installed)`,
+    `  export PULUMI_CONFIG_PASSPHRASE_FILE=FILE   # a file with a passphrase of yours, by which secrets are encrypted; not for Pulumi Cloud`,
     `  pulumi stack init ${stack}`,
     ...secretCommands(stack, answers).map((command) => `  ${command}`),
-    `  scripts/preview --stack ${stack}     # what would be done; nothing is touched`,
-    `  pulumi up --stack ${stack}${platform === "aws" ? "              # docs/aws.md has the costs" : ""}`,
+    `  scripts/preview --stack ${stack}   # what would be done; nothing is touched`,
+    `  pulumi up --stack ${stack}${platform === "aws" ? "   # docs/aws.md has the costs" : ""}`,
     ...(https?.certificate.from === "acme"
       ? [`  ${certificateCommand(stack, https.certificate)}   # every day, from then on: renews it`]
       : []),

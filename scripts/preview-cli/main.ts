@@ -1,4 +1,5 @@
 import { Command, CommanderError } from "commander";
+import { said } from "../../lab/errors";
 import { runPulumi } from "../cluster-cli/pulumi";
 import { renderMarkdown, renderText } from "./render";
 import { runPreview } from "./run";
@@ -31,7 +32,7 @@ try {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
   } else {
-    console.error(error instanceof Error ? error.message : error);
+    console.error(said(error));
     process.exitCode = 1;
   }
 }

@@ -151,8 +151,9 @@ function remarks({ machines, clients, drained, maxUnavailable, others }: BlastRa
   ];
 }
 
-function verdict({ violations, errors, policyPacks }: Previewed): string[] {
+function verdict({ violations, errors, warnings, policyPacks }: Previewed): string[] {
   return [
+    ...warnings.map((warning) => `- Warning: ${warning.replaceAll("\n", " ")}`),
     ...violations.map(
       ({ policy, message, mandatory }) =>
         `- ${mandatory ? "**Not allowed**" : "Not recommended"} (${policy}): ${message.replaceAll("\n", " ")}`,

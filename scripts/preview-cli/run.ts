@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { PulumiResult } from "../cluster-cli/pulumi";
+import { hintOf, type PulumiResult } from "../cluster-cli/pulumi";
 import { repository } from "../lib/paths";
 import { type Preview, readPreview } from "../lib/previewEvents";
 
@@ -35,7 +35,7 @@ export async function runPreview(
     const errors =
       exitCode === 0 || preview.errors.length > 0
         ? preview.errors
-        : [(stderr.trim() || stdout.trim()).replace(/^error: /, "")];
+        : [hintOf(stderr) ?? (stderr.trim() || stdout.trim()).replace(/^error: /, "")];
     return { ...preview, errors, diff: stdout.trimEnd(), passed: exitCode === 0 };
   } finally {
     await rm(directory, { recursive: true, force: true });

@@ -30,6 +30,8 @@ const ways: readonly (readonly [RegExp, Way])[] = [
   [/^scripts\/bench /, test("test/unit/bench.test.ts", "benchmarkNames")],
 
   [/^(scripts\/)?pulumi (login|stack init|stack select|config|preview) ?/, copy],
+  [/^\(umask 077 && openssl rand -hex \d+ >~\/\.office-passphrase\)$/, copy],
+  [/^export PULUMI_CONFIG_PASSPHRASE_FILE=~\/\.office-passphrase$/, copy],
   [/^openssl rand -hex \d+ \| pulumi config set --secret \w+$/, copy],
   [/^(scripts\/(lab )?)?pulumi (up|destroy)\b/, test("test/lab/bench.ts", '"up", "--yes"')],
   [/^scripts\/lab pulumi (preview|config set)/, lab],

@@ -6,12 +6,34 @@ import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
+import { lastLine } from "../../scripts/cluster-cli/pulumi";
 import { chooseRelease, type NodeReleases, renderReleases } from "../../scripts/cluster-cli/releases";
 import type { State } from "../../scripts/cluster-cli/state";
 import { type Answer, summarise } from "../../scripts/cluster-cli/status";
 import { renderStatus } from "../../scripts/cluster-cli/table";
 import { settled } from "../../scripts/cluster-cli/unlock";
 import { inventory } from "./inventory-fixture";
+
+describe("what pulumi says when nobody can type an answer", () => {
+  const words = (stderr: string) => lastLine({ exitCode: 255, stdout: "", stderr });
+
+  it("is what to do about it", () => {
+    assert.match(
+      words(
+        "error: constructing secrets manager: passphrase must be set with PULUMI_CONFIG_PASSPHRASE or ...",
+      ),
+      /export PULUMI_CONFIG_PASSPHRASE_FILE=/,
+    );
+    assert.match(
+      words("error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions"),
+      /pulumi login --local/,
+    );
+    assert.match(words("error: no stack named 'made-up' found"), /pulumi stack init/);
+  });
+
+  it("stays as it is otherwise, its last line", () =>
+    assert.equal(words("warning: made up\nerror: made up, too\n"), "error: made up, too"));
+});
 
 const report = (changes: Partial<MachineReport>): { readonly report: MachineReport } => ({
   report: {

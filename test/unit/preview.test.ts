@@ -152,8 +152,12 @@ describe("a preview", () => {
   it("says what stands in the way", () => {
     const violations = [{ policy: "made-up", resource: "rs-1", message: "Say it.\nNow.", mandatory: true }];
     const text = stripVTControlCharacters(
-      renderText("example", previewed({ passed: false, violations, errors: ["no\nway"] })),
+      renderText(
+        "example",
+        previewed({ passed: false, violations, errors: ["no\nway"], warnings: ["nobody\nis told"] }),
+      ),
     );
+    assert.match(text, /^- Warning: nobody is told$/m);
     assert.match(text, /^example: this cannot be deployed$/m);
     assert.match(text, /^- \*\*Not allowed\*\* \(made-up\): Say it\. Now\.$/m);
     assert.match(text, /^- Failed: no\n {2}way$/m);

@@ -60,15 +60,14 @@ listed.`,
       "--add <machine>",
       "on hosts: NAME=ADDRESS of one that comes, and its SSH host key after a blank",
       several,
-      [],
     )
-    .option("--remove <name>", "on hosts: one that goes (default: the last ones of the list)", several, [])
+    .option("--remove <name>", "on hosts: one that goes (default: the last ones of the list)", several)
     .option("--yes", "do not ask")
     .option("--json", "for programs: the real servers")
     .description("change the number of real servers")
-    .action((count: number, options: { add: string[]; remove: string[]; yes?: true; json?: true }) =>
+    .action((count: number, options: { add?: string[]; remove?: string[]; yes?: true; json?: true }) =>
       within(program, (session) => {
-        const { add, remove, yes = false, json = false } = options;
+        const { add = [], remove = [], yes = false, json = false } = options;
         return scale(session, { count, add, remove, yes, json });
       }),
     );

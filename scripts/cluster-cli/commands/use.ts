@@ -82,9 +82,9 @@ export function useCommands(program: Command): void {
     `
 It asks from the stack's client machine (verification.client), from all of its
 addresses in turn, since one address mostly meets one real server; else from
-this computer. Where only HTTPS is open (https.plainPort), by HTTPS, with the
-key of the deployment where keys are asked for. Each sentence is a new one, and its result stays on the share
-like any other.`,
+this computer. Where only HTTPS is open (https.plainPort) it asks by that, with
+the first of apiKeys. Each sentence is a new one, and its result stays on the
+share like any other.`,
   );
   explain(benchCommand, {
     exit: "0 every request ended well, 1 some did not, 3 you said no",
