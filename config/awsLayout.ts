@@ -3,7 +3,7 @@
  * file before there is a machine, and so that none of them moves when another comes or goes.
  */
 import { type Cidr, formatIPv4, parseCidr } from "./addresses";
-import type { AwsConfig, AwsZone } from "./aws";
+import type { AwsConfig, AwsZone } from "./sections/aws";
 
 /** Where a machine stands: in the cluster's subnet of a zone, by its place in the list, or in the public one. */
 export type Place = number | "public";

@@ -1,6 +1,5 @@
 /** Fills in what follows from other values, so that nobody further down has to know a default. */
 import { expandAddresses, formatIPv4, isPrivate, parseCidr } from "./addresses";
-import { type AwsConfig, awsUser } from "./aws";
 import { defaultPublicCidr, placedMachines } from "./awsLayout";
 import {
   type AppConfig,
@@ -19,6 +18,7 @@ import {
   type StorageExportConfig,
   type StorageMachineConfig,
 } from "./schema";
+import { type AwsConfig, awsUser } from "./sections/aws";
 
 /** Priority of a director that is given none, by its place in the list. */
 export const defaultPriorities: readonly number[] = [100, 90];

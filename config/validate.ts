@@ -3,12 +3,12 @@
  * over what is not (the schema has named that), so that all mistakes come at once.
  */
 import { expandAddressRange, maxExpandedAddresses } from "./addresses";
-import { checkHttps } from "./https";
 import { type Path, pathText } from "./keys";
 import { isPlainPath } from "./leaves";
 import { defaultPriorities, defaultStoragePath } from "./resolve";
 import { isCommit, lockedPython, type MachineRole, type ParsedConfig } from "./schema";
 import { checkAws, withAwsMachines } from "./validateAws";
+import { checkHttps } from "./validateHttps";
 import { checkMonitoring } from "./validateMonitoring";
 
 /** A mistake between values. */

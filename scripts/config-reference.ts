@@ -27,7 +27,7 @@ if (args.length === 0) {
   if (found !== wanted) {
     const line = wanted.split("\n").findIndex((text, index) => text !== found.split("\n")[index]) + 1;
     console.error(
-      `${shown} does not say what config/schema.ts says (first difference in line ${line}): run scripts/config-reference`,
+      `${shown} does not say what config/schema.ts and its sections say (first difference in line ${line}): run scripts/config-reference`,
     );
     process.exitCode = 1;
   } else {

@@ -1,5 +1,5 @@
-import type { FetchedProgram } from "../../config/programs";
 import type { ClusterConfig, MonitoringConfig } from "../../config/schema";
+import type { FetchedProgram } from "../../config/sections/programs";
 import { paths } from "../../render/paths";
 import type { LayerContent } from "./layer";
 import { rootFile } from "./manifest";

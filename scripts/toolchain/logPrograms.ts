@@ -11,7 +11,7 @@ export interface LogPrograms {
 }
 
 /**
- * Builds both of their Go modules, at the versions of config/programs.ts and under the names that the vendors' archives have. Once;
+ * Builds both of their Go modules, at the versions of config/sections/programs.ts and under the names that the vendors' archives have. Once;
  * they stay in the cache.
  */
 export async function logPrograms(say: Say): Promise<LogPrograms> {

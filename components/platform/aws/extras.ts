@@ -1,6 +1,6 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import type { AwsConfig } from "../../../config/aws";
+import type { AwsConfig } from "../../../config/sections/aws";
 import type { MadeMachine } from "./machines";
 import { metricPolicy } from "./policies";
 

@@ -1,6 +1,6 @@
 import * as aws from "@pulumi/aws";
 import type * as pulumi from "@pulumi/pulumi";
-import type { AwsConfig } from "../../../config/aws";
+import type { AwsConfig } from "../../../config/sections/aws";
 
 /** What AWS says about what a configuration asks for. */
 export interface AwsFacts {

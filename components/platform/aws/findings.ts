@@ -1,5 +1,5 @@
-import type { AwsConfig } from "../../../config/aws";
 import type { Problem } from "../../../config/problems";
+import type { AwsConfig } from "../../../config/sections/aws";
 import { type AwsFacts, quotaOf, wanted } from "./facts";
 
 /** What AWS will not give, of what a configuration asks for: said before anything is made, all of it at once. */

@@ -1,8 +1,8 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import type { AwsConfig } from "../../../config/aws";
 import { formatProblems } from "../../../config/load";
 import type { ClusterConfig } from "../../../config/schema";
+import type { AwsConfig } from "../../../config/sections/aws";
 import { preflight } from "../../remote/preflight";
 import type { Machine } from "../machine";
 import { type AwsFacts, readFacts } from "./facts";

@@ -1,8 +1,8 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import { isPrivate, parseCidr } from "../../../config/addresses";
-import type { AwsConfig, AwsZone } from "../../../config/aws";
 import type { Place } from "../../../config/awsLayout";
+import type { AwsConfig, AwsZone } from "../../../config/sections/aws";
 import { assumedBy, flowLogPolicy } from "./policies";
 
 /** A route table whose subnets are to find the VIP. */

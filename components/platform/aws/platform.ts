@@ -1,8 +1,8 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import { type AwsConfig, awsUser } from "../../../config/aws";
 import { type PlacedMachine, placedMachines } from "../../../config/awsLayout";
 import type { ClusterConfig } from "../../../config/schema";
+import { type AwsConfig, awsUser } from "../../../config/sections/aws";
 import type { EfsShare } from "../../../render/share";
 import type { Machine, SshAccess } from "../machine";
 import { Alarms, makeName } from "./extras";

@@ -1,5 +1,5 @@
-import type { AwsConfig } from "../../../config/aws";
 import { type ClusterConfig, DOOR_HEALTH_PORT, type ReceiverConfig } from "../../../config/schema";
+import type { AwsConfig } from "../../../config/sections/aws";
 import { TURNS_PORT } from "../../../render/turns";
 import { servicePorts } from "../../../render/virtualServices";
 

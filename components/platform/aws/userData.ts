@@ -1,5 +1,5 @@
 import { stringify } from "yaml";
-import { awsUser } from "../../../config/aws";
+import { awsUser } from "../../../config/sections/aws";
 
 export interface UserDataInput {
   readonly name: string;

@@ -1,7 +1,7 @@
 /** What the platform aws can be told: the section `aws` of a stack file, and what the program gets of it. */
 import type * as z from "zod";
-import { parseCidr } from "./addresses";
-import { type About, choice, flag, list, section, text, whole } from "./leaves";
+import { parseCidr } from "../addresses";
+import { type About, choice, flag, list, section, text, whole } from "../leaves";
 
 function cidr(words: About) {
   return text(

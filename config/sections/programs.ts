@@ -2,7 +2,7 @@
  * What watches a cluster and is in no Debian package: which version, from where, and by which checksum. The archives are the
  * vendors' own for x86-64; the checksums are those that they publish beside them.
  */
-import { section, text } from "./leaves";
+import { section, text } from "../leaves";
 
 interface Pin {
   readonly what: string;
