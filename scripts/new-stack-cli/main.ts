@@ -5,14 +5,15 @@ import { confirm, input, select } from "@inquirer/prompts";
 import { Command, CommanderError } from "commander";
 import pc from "picocolors";
 import { expandHome } from "../../components/remote/openssh";
-import { formatProblems } from "../../config/problems";
+import { formatProblems, type Problem } from "../../config/problems";
 import { repository } from "../lib/paths";
 import { type Answers, readAnswers } from "./answers";
 import { checkStackFile } from "./check";
+import { certificateCommand, commandFor, secretCommands } from "./commands";
 import { type ShownKey, showHostKeys } from "./hostKeys";
 import type { Objection } from "./machines";
 import { fallbackOf, type Question, questions, questionsFor, type Texts } from "./questions";
-import { certificateCommand, futureSecrets, secretCommands } from "./secrets";
+import { futureSecrets } from "./secrets";
 import { type Found, renderStackFile } from "./stackFile";
 import { answersAt, surveyMachines } from "./survey";
 
@@ -84,23 +85,28 @@ async function main(stack: string, options: Options): Promise<void> {
     if (!(await confirm({ message: `${why}. Write over it?`, default: false })))
       throw new Refusal("Nothing was written.");
   }
-  const texts = given();
-  const read = readAnswers(options.yes ? withPlatform(texts) : await askFor(texts));
-  if ("problems" in read) throw new Refusal(formatProblems(read.problems));
+  const said = given();
+  const texts = options.yes ? withPlatform(said) : await askFor(said);
+  const refusal = (problems: readonly Problem[]) =>
+    new Refusal(
+      `${formatProblems(problems)}${options.yes ? "" : `\nWhat you said, to be corrected:\n  ${commandFor(stack, texts)}`}`,
+    );
+  const read = readAnswers(texts);
+  if ("problems" in read) throw refusal(read.problems);
   const { answers } = read;
 
   let found: Found = { hostKeys: {}, interfaces: {} };
   const draft = renderStackFile(stack, answers, found);
   const { secrets, problems } = await futureSecrets(answers);
   const drafted = checkStackFile(draft, secrets);
-  if ("problems" in drafted) throw new Refusal(formatProblems([...problems, ...drafted.problems]));
-  if (problems.length > 0) throw new Refusal(formatProblems(problems));
+  if ("problems" in drafted) throw refusal([...problems, ...drafted.problems]);
+  if (problems.length > 0) throw refusal(problems);
   if (options.checks && answers.hosts)
     found = await lookAt({ ...answers, hosts: answers.hosts }, drafted.config, options);
 
   const text = renderStackFile(stack, answers, found);
   const checked = checkStackFile(text, secrets);
-  if ("problems" in checked) throw new Refusal(formatProblems(checked.problems));
+  if ("problems" in checked) throw refusal(checked.problems);
   await writeFile(`${file}.new`, text);
   await rename(`${file}.new`, file);
   console.log(`${pc.green("written:")} ${file}\n\n${nextSteps(stack, answers)}`);

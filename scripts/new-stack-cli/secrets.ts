@@ -31,36 +31,3 @@ export async function futureSecrets({
   ];
   return { secrets: { tlsCertificate, tlsKey }, problems };
 }
-
-/** The commands by which a new stack gets its secrets, each with what it is for. */
-export function secretCommands(stack: string, { https, monitoring }: Answers): string[] {
-  const set = (key: string) => `pulumi config set --secret ${key} --stack ${stack}`;
-  return [
-    `openssl rand -hex 32 | ${set("peerKey")}   # by which real servers know each other`,
-    ...(https?.certificate.from === "files"
-      ? [
-          `${set("tlsCertificate")} < ${quoted(https.certificate.chain)}`,
-          `${set("tlsKey")} < ${quoted(https.certificate.key)}`,
-        ]
-      : []),
-    ...(https?.certificate.from === "acme"
-      ? [`${certificateCommand(stack, https.certificate)} --no-deploy   # sets tlsCertificate and tlsKey`]
-      : []),
-    ...(monitoring
-      ? [`openssl rand -hex 16 | ${set("monitoringPassword")}   # admin's, at Prometheus and Alertmanager`]
-      : []),
-  ];
-}
-
-/** What keeps the certificate fresh, run every day. */
-export function certificateCommand(
-  stack: string,
-  { email, dns }: { readonly email: string; readonly dns: string },
-): string {
-  return `scripts/certificate --stack ${stack} --email ${quoted(email)} --dns ${quoted(dns)}`;
-}
-
-/** As the shell must be told. The home directory's sign stays what it is. */
-function quoted(text: string): string {
-  return /^[\w~.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-}

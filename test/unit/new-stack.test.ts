@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { repository } from "../../scripts/lib/paths";
 import { type Answers, readAnswers } from "../../scripts/new-stack-cli/answers";
 import { checkStackFile, type FutureSecrets } from "../../scripts/new-stack-cli/check";
+import { commandFor, secretCommands } from "../../scripts/new-stack-cli/commands";
 import { gpus, type Texts } from "../../scripts/new-stack-cli/questions";
-import { futureSecrets, secretCommands } from "../../scripts/new-stack-cli/secrets";
+import { futureSecrets } from "../../scripts/new-stack-cli/secrets";
 import { type Found, JUMP_HOST, renderStackFile } from "../../scripts/new-stack-cli/stackFile";
 import { judgeSurvey, readSurvey } from "../../scripts/new-stack-cli/survey";
 import { makeCertificate } from "../golden/nginx";
@@ -213,6 +214,17 @@ describe("scripts/new-stack", () => {
       rmSync(folder, { recursive: true, force: true });
     }
   });
+
+  it("says how to give the same answers again, as a shell takes them", () =>
+    assert.equal(
+      commandFor("made-up", {
+        vip: "192.168.1.100",
+        client: "",
+        directors: "a b=192.168.1.11",
+        storage: "it's",
+      }),
+      "scripts/new-stack made-up --vip 192.168.1.100 --directors 'a b=192.168.1.11' --storage 'it'\\''s'",
+    ));
 
   it("says all at once what is missing or cannot be read", () => {
     assert.deepEqual(
