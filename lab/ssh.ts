@@ -4,6 +4,7 @@ import { chmod, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa, type Options } from "execa";
+import { shellQuote } from "../render/text";
 import { LabError, reason } from "./errors";
 import { type LabKeys, vmName } from "./keys";
 import { machines } from "./machines";
@@ -92,11 +93,6 @@ export class LabSsh {
   async close(): Promise<void> {
     await execa("ssh", ["-F", this.configFile, "-O", "exit", vmName], { reject: false, stdio: "ignore" });
   }
-}
-
-/** One word for a POSIX shell. */
-export function shellQuote(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 function quoted(path: string): string {

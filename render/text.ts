@@ -1,4 +1,4 @@
-/** Small helpers of the renderers: indented blocks, systemd units, and the exhaustive end of a `switch`. */
+/** Small helpers of the renderers: indented blocks, systemd units, words of a shell, and the exhaustive end of a `switch`. */
 
 /** One line, or a block of lines in braces. */
 export type Line = string | Block;
@@ -35,6 +35,11 @@ export function renderSections(
   return sections
     .map(([name, lines]) => `[${name}]\n${lines.filter((line) => line !== undefined).join("\n")}\n`)
     .join("\n");
+}
+
+/** A text as one word of a POSIX shell's command, in quotes where it needs them. */
+export function shellQuote(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Marks the place that no member of a union reaches; the compiler says so when one does. */

@@ -2,7 +2,7 @@ import { posix } from "node:path";
 import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
-import { byName, renderSections } from "./text";
+import { byName, renderSections, shellQuote } from "./text";
 import { servicePorts } from "./virtualServices";
 
 /** TCP port of the directors on which turns are kept. */
@@ -93,7 +93,7 @@ export function renderRealServerTurn(config: ClusterConfig, realServerName: stri
     `exec ${paths.turn} real-server ${name}`,
     `--address ${address}`,
     `--directors ${directorTargets(config)}`,
-    `--what ${quoted(what)}`,
+    `--what ${shellQuote(what)}`,
     `--port ${config.port}`,
     `--drain-limit ${config.service.drainLimit}`,
   ].join(" ");
@@ -109,16 +109,11 @@ export function renderDirectorTurn(config: ClusterConfig, directorName: string, 
     `exec ${paths.turn} director ${name}`,
     `--address ${address}`,
     `--directors ${directorTargets(config)}`,
-    `--what ${quoted(what)}`,
+    `--what ${shellQuote(what)}`,
     `--vip ${config.vip}`,
     `--port ${config.port}`,
     `--services ${servicePorts(config).join(",")}`,
     `--pool ${config.realServers.map(({ address }) => address).join(",")}`,
     `--drain-limit ${config.service.drainLimit}`,
   ].join(" ");
-}
-
-/** A text as one word of a shell command. */
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,10 +1,11 @@
 import { hostFile } from "../../components/remote/hostFiles";
 import { asRoot, type OpenSsh, type RunOptions } from "../../components/remote/openssh";
+import { shellQuote } from "../../render/text";
 import type { InventoryMachine } from "./inventory";
 
 /** A shell command, whatever is in it, as a machine's login user must type it to have root's rights. */
 export function asRootShell(machine: Pick<InventoryMachine, "user">, command: string): string {
-  return asRoot(machine, `sh -c '${command.replaceAll("'", "'\\''")}'`);
+  return asRoot(machine, `sh -c ${shellQuote(command)}`);
 }
 
 /** Runs a shell command with root's rights. @returns its output @throws an Error with its last words when it fails. */

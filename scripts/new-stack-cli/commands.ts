@@ -1,4 +1,6 @@
 /** Commands that are told to whoever makes a new stack. */
+
+import { shellQuote } from "../../render/text";
 import type { Answers } from "./answers";
 import { questions, type Texts } from "./questions";
 
@@ -41,5 +43,5 @@ export function certificateCommand(
 
 /** As the shell must be told. The home directory's sign stays what it is. */
 function quoted(text: string): string {
-  return /^[\w~.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+  return text.startsWith("~/") ? `~/${shellQuote(text.slice(2))}` : shellQuote(text);
 }

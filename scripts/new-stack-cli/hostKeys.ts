@@ -5,6 +5,7 @@ import { execa } from "execa";
 import pLimit from "p-limit";
 import { findHostKey } from "../../components/platform/knownHosts";
 import { expandHome } from "../../components/remote/openssh";
+import { shellQuote } from "../../render/text";
 import type { HostsAnswers } from "./answers";
 import { AT_ONCE, DIAL, type Endpoint, endpointsOf, type Objection } from "./machines";
 import { JUMP_HOST } from "./stackFile";
@@ -106,7 +107,11 @@ async function quiet(directory: string, knownHostsFile: string): Promise<string[
 async function proxyThrough(directory: string, { jumpHost, key }: HostsAnswers): Promise<string[]> {
   if (jumpHost === undefined) return [];
   const seen = join(directory, `${JUMP_HOST.replaceAll(" ", "-")}.keys`);
-  const identity = key === undefined ? [] : [`-i ${quoted(expandHome(key))}`, "-o IdentitiesOnly=yes"];
+  // ssh reads % in a ProxyCommand.
+  const identity =
+    key === undefined
+      ? []
+      : [`-i ${shellQuote(expandHome(key)).replaceAll("%", "%%")}`, "-o IdentitiesOnly=yes"];
   const command = [
     `ssh -F ${join(directory, "none")} -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=${seen}`,
     `-o GlobalKnownHostsFile=/dev/null -o ConnectTimeout=${DIAL}`,
@@ -114,10 +119,6 @@ async function proxyThrough(directory: string, { jumpHost, key }: HostsAnswers):
     `-p ${jumpHost.port} -W %h:%p ${jumpHost.user}@${jumpHost.address}`,
   ];
   return ["-o", `ProxyCommand=${command.join(" ")}`];
-}
-
-function quoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''").replaceAll("%", "%%")}'`;
 }
 
 async function fingerprint(key: string): Promise<string> {

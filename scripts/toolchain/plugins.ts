@@ -6,6 +6,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { shellQuote } from "../../render/text";
 import { cached, remembered, type Say, writeWhole } from "./cache";
 import { type Cli, findOnPath, vendorReachable } from "./cli";
 
@@ -92,10 +93,6 @@ export async function makeStandIn(say: Say): Promise<string> {
 
 function shortHash(text: string): string {
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
-}
-
-function shellQuote(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 const DAY = 24 * 3600_000;

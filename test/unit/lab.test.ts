@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { deb822Stanzas, oneLineStanzas } from "../../lab/aptSources";
 import { diskFiles } from "../../lab/diskFiles";
 import { machineNamed, machines } from "../../lab/machines";
-import { shellQuote } from "../../lab/ssh";
 import { merge, withFacts } from "../../lab/stackConfig";
+import { shellQuote } from "../../render/text";
 
 describe("lab: apt sources", () => {
   it("keeps the release's own stanzas, without comments", () => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { basename, dirname } from "node:path";
 import { execa } from "execa";
-import { shellQuote } from "../../../lab/ssh";
+import { shellQuote } from "../../../render/text";
 import { logPrograms } from "../../../scripts/toolchain/logPrograms";
 import {
   applySettings,
