@@ -315,7 +315,7 @@ const SERIES_PER_REAL_SERVER = 250;
 const BYTES_PER_SAMPLE = 2;
 
 /** GB that a stack's measurements take in so many days. */
-export function metricsSize(machines: number, realServers: number, interval: number, days: number): number {
+function metricsSize(machines: number, realServers: number, interval: number, days: number): number {
   const series = machines * SERIES_PER_MACHINE + realServers * SERIES_PER_REAL_SERVER;
   return (((series * 86_400) / interval) * days * BYTES_PER_SAMPLE) / 1e9;
 }
