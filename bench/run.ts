@@ -20,7 +20,7 @@ export interface RunOptions {
 }
 
 /** Where results are: the ones to quote in the repository, those of a quick run in the state directory. */
-export function resultsDirectory(quick: boolean): string {
+function resultsDirectory(quick: boolean): string {
   return quick ? join(stateDir(), "bench-quick") : join(repository, "bench/results");
 }
 

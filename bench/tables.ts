@@ -329,7 +329,7 @@ const asked: Readonly<Record<string, string>> = {
 };
 
 /** Bytes by which the app's memory grows with each request, least squares over the second half; the first one warms it up. */
-export function growth(rows: readonly Row[]): number {
+function growth(rows: readonly Row[]): number {
   const samples = where(rows, { event: "memory" });
   const half = samples.slice(Math.floor(samples.length / 2));
   const points = half.map((row) => [number(row, "requests"), number(row, "rss")] as const);

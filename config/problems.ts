@@ -13,7 +13,7 @@ export interface Problem {
 }
 
 /** A value as a person would write it, short enough for one line. */
-export function showValue(value: unknown): string {
+function showValue(value: unknown): string {
   if (value === undefined) return "nothing";
   let shown: string;
   try {

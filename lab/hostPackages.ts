@@ -19,7 +19,7 @@ export function systemPath(): { PATH: string } {
 }
 
 /** The needed packages whose program is not there; on other distributions than Debian the programs are what counts. */
-export async function missingPackages(): Promise<string[]> {
+async function missingPackages(): Promise<string[]> {
   const script =
     'for program; do command -v "$program" >/dev/null || test -r "$program" || echo "$program"; done';
   const { stdout } = await execa("sh", ["-c", script, "sh", ...needed.map(({ program }) => program)], {

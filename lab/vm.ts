@@ -11,7 +11,7 @@ import { network } from "./machines";
 import { sshGreets } from "./ports";
 
 /** Guest memory, MiB. With QEMU's own (up to 1 GiB under emulation) the lab stays under 6 GiB. */
-export const vmMemory = 4096;
+const vmMemory = 4096;
 
 /** What a started virtual machine is made of. */
 export interface VmSettings {

@@ -12,7 +12,7 @@ import { TURNS_PORT } from "./turns";
 import { nftPorts, servicePorts } from "./virtualServices";
 
 /** The table of {@link renderFirewall}, as nft's commands name it. */
-export const FIREWALL_TABLE = "inet cosyvoice_lvs_firewall";
+const FIREWALL_TABLE = "inet cosyvoice_lvs_firewall";
 
 /** UDP port of IPVS's sync daemon. */
 const SYNC_PORT = 8848;

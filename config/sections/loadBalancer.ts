@@ -37,7 +37,7 @@ const checkPath = (words: About) =>
     words,
   );
 
-export const checkSchema = z
+const checkSchema = z
   .discriminatedUnion("kind", [
     section(
       {

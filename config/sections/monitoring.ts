@@ -36,7 +36,7 @@ const mailAddress = (words: About) =>
   text((value) => /^[^\s@<>,"]+@[A-Za-z0-9.-]+$/.test(value), "one e-mail address", words);
 
 /** What an alert can be sent to. */
-export const receiverKinds = ["webhook", "email", "slack", "dingtalk", "wecom"] as const;
+const receiverKinds = ["webhook", "email", "slack", "dingtalk", "wecom"] as const;
 
 const receiverSchema = section(
   {

@@ -119,7 +119,7 @@ export async function undrain(
 }
 
 /** The real server of that name. @throws an Error that lists them. */
-export function realServerNamed(inventory: Inventory, name: string, verb: string): InventoryMachine {
+function realServerNamed(inventory: Inventory, name: string, verb: string): InventoryMachine {
   const machine = inventory.machines.find((candidate) => candidate.name === name);
   if (machine?.role === "realServer") return machine;
   const names = inventory.machines.filter(({ role }) => role === "realServer").map((other) => other.name);
@@ -130,7 +130,7 @@ export function realServerNamed(inventory: Inventory, name: string, verb: string
 }
 
 /** @throws an Error when nobody else serves, or that cannot be told. */
-export function refuseLast(status: ClusterStatus, name: string, force: boolean): void {
+function refuseLast(status: ClusterStatus, name: string, force: boolean): void {
   if (force) return;
   const { realServers, holder } = status;
   if (holder === null) {
@@ -184,7 +184,7 @@ async function untilPool(
 }
 
 /** The weight that a director's kernel gives a real server; 0 when it is not in the table. */
-export function weightOf({ ipvs }: MachineReport, address: string): number {
+function weightOf({ ipvs }: MachineReport, address: string): number {
   return ipvs?.find((entry) => entry.address === address)?.weight ?? 0;
 }
 

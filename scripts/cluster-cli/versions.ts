@@ -20,7 +20,7 @@ export async function readVersions(inventory: Inventory, ssh: OpenSsh): Promise<
 }
 
 /** What a real server runs, by its report. Pure. */
-export function versionOf(report: MachineReport | undefined): Omit<NodeVersion, "name"> {
+function versionOf(report: MachineReport | undefined): Omit<NodeVersion, "name"> {
   return {
     release: report?.releases?.current ?? undefined,
     commit: report?.engine?.commit ?? undefined,

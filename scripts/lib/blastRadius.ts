@@ -12,7 +12,7 @@ import type { PreviewStep } from "./previewEvents";
 import { nameOf } from "./urn";
 
 /** How much of a machine's work is disturbed, from the least to the most. */
-export const effects = ["nothing", "reload", "restart", "drain"] as const;
+const effects = ["nothing", "reload", "restart", "drain"] as const;
 export type Effect = (typeof effects)[number];
 
 /** What becomes of one machine. */

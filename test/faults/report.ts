@@ -91,7 +91,7 @@ export function tableText(rows: readonly Row[]): string {
 }
 
 /** The table for docs/faults.md, by group, and what did not hold. */
-export function tableMarkdown(rows: readonly Row[]): string {
+function tableMarkdown(rows: readonly Row[]): string {
   const parts: string[] = [];
   for (const group of new Set(rows.map((r) => r.group))) {
     parts.push(`### ${group[0]?.toUpperCase()}${group.slice(1)}`, "");

@@ -39,7 +39,7 @@ export const DIAL_ATTEMPTS = 60;
  *
  * A pure function of what is known; what AWS names comes in `ids`.
  */
-export function instanceArgs(
+function instanceArgs(
   kind: MachineKind,
   ids: {
     readonly name: string;

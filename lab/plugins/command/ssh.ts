@@ -106,7 +106,7 @@ function socketError(error: SocketError, endpoint: Endpoint): Error {
 }
 
 /** `host:port`, with brackets around an IPv6 address. */
-export function joinHostPort(host: string, port: number): string {
+function joinHostPort(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
@@ -131,7 +131,7 @@ function openSocket(endpoint: Endpoint): Promise<Socket> {
 }
 
 /** The key in a line as ssh-keyscan or an authorized_keys file has it: type, text in base64, comment. */
-export function parseHostKey(line: string): { type: string; key: Buffer } {
+function parseHostKey(line: string): { type: string; key: Buffer } {
   for (const candidate of line.split("\n")) {
     const words = candidate.trim().split(/\s+/);
     const at = words.findIndex((word, i) => {

@@ -74,7 +74,7 @@ export function assetArchive(assets: PropertyMap): Value {
  * Brings what the engine sent into one shape: no nulls in maps (absent and null mean the same), and output values as
  * secrets and unknowns.
  */
-export function normalise(value: Value): Value {
+function normalise(value: Value): Value {
   if (Array.isArray(value)) return value.map(normalise);
   if (!isMap(value)) return value;
   if (value[SIGNATURE] === OUTPUT) {
