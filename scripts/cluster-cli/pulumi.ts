@@ -108,7 +108,7 @@ async function run<T extends Options>(
   return execa(pulumi, ["-C", repository, ...args, ...which], { ...options, env });
 }
 
-/** What Pulumi cannot ask for here, where nobody can type an answer; and what its words leave open. */
+/** What to do where Pulumi's own words do not say it: it takes for granted that somebody can type an answer, or download a plugin. */
 const hints: readonly (readonly [RegExp, string])[] = [
   [
     /passphrase must be set/,
@@ -126,6 +126,10 @@ const hints: readonly (readonly [RegExp, string])[] = [
 
 /** What to do about a failure of `pulumi`, where its own words do not say that. */
 export function hintOf(said: string): string | undefined {
+  const [, plugin, version] =
+    /no resource plugin 'pulumi-resource-([\w-]+)' found .*version v([\w.-]+)/.exec(said) ?? [];
+  if (plugin !== undefined)
+    return `Pulumi's plugin ${plugin} is not on this computer: pulumi plugin install resource ${plugin} ${version}, where its vendor's site can be reached.`;
   return hints.find(([words]) => words.test(said))?.[1];
 }
 

@@ -141,7 +141,7 @@ function awsLines({ region, zone, count, instanceType, clients, admins }: AwsAns
 function httpsLines({ serverName, certificate }: HttpsAnswers): string[] {
   const comments = {
     "self-signed":
-      "HTTPS, by nginx on every real server. The certificate is made here (Pulumi's plugin tls), and browsers warn of it.",
+      "HTTPS, by nginx on every real server. The certificate is made here, by Pulumi's plugin tls (which pulumi downloads), and browsers warn of it.",
     files: "HTTPS, by nginx on every real server. The certificate is the secrets tlsCertificate and tlsKey.",
     acme: "HTTPS, by nginx on every real server. scripts/certificate gets the certificate, and renews it when it runs every day.",
   };

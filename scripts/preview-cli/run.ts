@@ -34,7 +34,7 @@ export async function runPreview(
     // What fails before there are events is said on standard error.
     const errors =
       exitCode === 0 || preview.errors.length > 0
-        ? preview.errors
+        ? preview.errors.map((error) => [error, hintOf(error)].filter((text) => text !== undefined).join(" "))
         : [hintOf(stderr) ?? (stderr.trim() || stdout.trim()).replace(/^error: /, "")];
     return { ...preview, errors, diff: stdout.trimEnd(), passed: exitCode === 0 };
   } finally {

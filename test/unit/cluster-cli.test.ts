@@ -29,6 +29,12 @@ describe("what pulumi says when nobody can type an answer", () => {
       /pulumi login --local/,
     );
     assert.match(words("error: no stack named 'made-up' found"), /pulumi stack init/);
+    assert.match(
+      words(
+        "error: no resource plugin 'pulumi-resource-tls' found in the workspace at version v5.6.1 or on ...",
+      ),
+      /: pulumi plugin install resource tls 5\.6\.1,/,
+    );
   });
 
   it("stays as it is otherwise, its last line", () =>
