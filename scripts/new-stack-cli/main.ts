@@ -6,6 +6,7 @@ import { Command, CommanderError } from "commander";
 import pc from "picocolors";
 import { expandHome } from "../../components/remote/openssh";
 import { formatProblems, type Problem } from "../../config/problems";
+import { ProgressLine } from "../cluster-cli/progress";
 import { repository } from "../lib/paths";
 import { type Answers, readAnswers } from "./answers";
 import { checkStackFile } from "./check";
@@ -155,15 +156,16 @@ async function lookAt(
   options: Options,
 ): Promise<Found> {
   const { hosts, vip, port } = answers;
-  console.log("asking the machines for their host keys");
+  const progress = new ProgressLine();
+  progress.show("asking the machines for their host keys");
   const knownHosts = await readFile(expandHome(options.knownHosts), "utf8").catch(() => "");
-  const { shown, objections: silent } = await showHostKeys(hosts, knownHosts);
+  const { shown, objections: silent } = await showHostKeys(hosts, knownHosts).finally(() => progress.clear());
   await confirmKeys(shown, options);
   const hostKeys = Object.fromEntries(shown.map(({ name, key }) => [name, key]));
   const there = new Set(shown.map(({ name }) => name));
   const reached = (machines: typeof hosts.directors) => machines.filter(({ name }) => there.has(name));
   const { storage, client, monitor } = hosts;
-  console.log("looking at the machines");
+  progress.show("looking at the machines");
   const { interfaces, objections } = await surveyMachines(
     {
       ...answers,
@@ -178,7 +180,7 @@ async function lookAt(
     },
     hostKeys,
     config,
-  );
+  ).finally(() => progress.clear());
   const all = [...silent, ...objections];
   if (!all.some(({ machine }) => machine === null) && (await answersAt(vip, port)))
     all.push({

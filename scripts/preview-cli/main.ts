@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { said } from "../../lab/errors";
+import { ProgressLine } from "../cluster-cli/progress";
 import { runPulumi } from "../cluster-cli/pulumi";
 import { renderMarkdown, renderText } from "./render";
 import { runPreview } from "./run";
@@ -24,8 +25,9 @@ Examples:
 try {
   program.parse();
   const { stack, markdown, full } = program.opts<{ stack: string; markdown?: true; full?: true }>();
-  if (process.stderr.isTTY) process.stderr.write(`previewing ${stack}\n`);
-  const preview = await runPreview((args) => runPulumi(stack, args));
+  const progress = new ProgressLine();
+  progress.show(`previewing ${stack}`);
+  const preview = await runPreview((args) => runPulumi(stack, args)).finally(() => progress.clear());
   console.log(markdown ? renderMarkdown(stack, preview) : renderText(stack, preview, full === true));
   process.exitCode = preview.passed ? 0 : 1;
 } catch (error) {
