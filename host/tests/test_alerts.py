@@ -19,12 +19,13 @@ def alerts():
     return module
 
 
-def ask(alerts, answer):
-    """What the program makes of that answer: its exit status."""
+def ask(alerts, answer, login=None):
+    """What the program makes of that answer, which only that login gets: its exit status."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             assert self.path == "/api/v2/alerts?inhibited=false"
+            assert self.headers["Authorization"] == login
             self.send_response(200)
             self.end_headers()
             self.wfile.write(answer)
@@ -70,3 +71,10 @@ def test_nobody_answers(alerts, capsys):
         port = server.server_port
     assert alerts.main(port) == 1
     assert f"Alertmanager at port {port} does not answer" in capsys.readouterr().err
+
+
+def test_the_password_of_those_who_watch_is_given(alerts, tmp_path, capsys):
+    alerts.PASSWORD = str(tmp_path / "password")
+    (tmp_path / "password").write_text("made-up")
+    assert ask(alerts, b"[]", login="Basic YWRtaW46bWFkZS11cA==") == 0
+    assert json.loads(capsys.readouterr().out) == []
