@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from . import __version__
 from .errors import (
     BadRequest,
+    Draining,
     Forbidden,
     NotFound,
     NotReady,
@@ -371,7 +372,11 @@ class Front:
         kept = [(n, v) for n, v in scope["headers"] if n != b"x-request-id"]
         scope = {**scope, "headers": [*kept, (b"x-request-id", request_id)]}
 
+        begun = False
+
         async def send_named(message: Message) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 said = list(message.get("headers", ()))
                 there = {name for name, _ in said}
@@ -397,6 +402,17 @@ class Front:
             await error_response(error.reason, languages)(scope, receive, send_named)
         except ServiceError as error:
             await error_response(error, languages)(scope, receive, send_named)
+        except asyncio.CancelledError:
+            # The service ends, and has waited for as long as it may (main.py). Unanswered, the client would
+            # be told that the server is at fault.
+            if begun:
+                raise
+            stopped = Draining(
+                "this node had to stop before it could finish; send the request again",
+                zh="本节点在完成之前必须停止；请重新提交",
+                retry_after=1,
+            )
+            await error_response(stopped, languages)(scope, receive, send_named)
 
     async def _answer(
         self, scope: MutableMapping[str, Any], receive: Receive, send: Send, caller: Caller | None

@@ -536,6 +536,27 @@ def test_sigterm_drains_finishes_what_runs_and_ends_with_0(
     assert "Traceback" not in server.log.read_text()
 
 
+def test_what_a_stop_cannot_wait_for_is_told_to_come_again(
+    start_server: StartServer, slow_espeak: Path
+) -> None:
+    server = start_server(
+        "--enable-queue",
+        COSYVOICE_ESPEAK=str(slow_espeak),
+        COSYVOICE_DRAIN_DELAY="0.1",
+        COSYVOICE_DRAIN_LIMIT="0.3",
+    )
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.submit(server.say, "sleep 60")
+        wait_for(lambda: server.metric("tts_running") == 1)
+        waits = pool.submit(server.say, "and me")
+        wait_for(lambda: server.metric("tts_queue_size") == 1)
+        assert server.stop() == 0
+        for answer in (runs.result(), waits.result()):
+            assert (answer.status_code, problem(answer)["code"]) == (503, "draining")
+            assert answer.headers["retry-after"] == "1"
+    assert kept(server) == []
+
+
 def test_a_drain_file_takes_the_node_out_and_back(start_server: StartServer, tmp_path: Path) -> None:
     file = tmp_path / "drain"
     directors = tmp_path / "directors"
