@@ -30,6 +30,12 @@ GPU-BBBB0000, 00000000:C1:00.0, 1, Made-up GPU, 999.99, 0, 0, 5, 4096, 30, [N/A]
 END
 exit ${SMI_STATUS:-0}
 """
+# What a NVIDIA H200 answered while the engine spoke, 2026-11-26; the UUID is another.
+H200 = """#!/bin/sh
+cat <<END
+GPU-CCCC0000, 00000000:00:06.0, 0, NVIDIA H200, 580.159.04, 45, 3, 4499, 143771, 42, 168.49, 700.00
+END
+"""
 KERNEL_LOG = (
     "6,1,1000000,-;Linux version made up\n",
     "4,2,61000000,-;NVRM: Xid (PCI:0000:c1:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off\n",
@@ -98,6 +104,18 @@ def test_a_gpu_has_the_names_and_units_of_the_public_exporter(smi):
     info = [name for name in found if name.startswith("nvidia_smi_gpu_info{")]
     assert len(info) == 2
     assert 'name="Made-up GPU",driver_version="999.99"' in info[0]
+
+
+def test_a_real_gpus_answer_is_understood(smi, monkeypatch):
+    smi.write_text(H200)
+    Log(monkeypatch, ["4,5,64000000,-;NVRM: Xid (PCI:0000:00:06): 79, made up\n"])
+    found = samples(exporter.Gpu().read())
+    uuid = 'uuid="cccc0000"'
+    assert found[f"nvidia_smi_utilization_gpu_ratio{{{uuid}}}"] == pytest.approx(0.45)
+    assert found[f"nvidia_smi_memory_total_bytes{{{uuid}}}"] == 143771 * 2**20
+    assert found[f"nvidia_smi_enforced_power_limit_watts{{{uuid}}}"] == 700
+    assert found[f'nvidia_smi_xid_errors_total{{{uuid},xid="79"}}'] == 1
+    assert sum(name.endswith(f"{{{uuid}}}") for name in found) == len(exporter.GPU_FIELDS)
 
 
 def test_errors_of_the_kernels_log_are_counted_by_gpu_also_when_part_of_it_was_overwritten(smi, monkeypatch):
