@@ -64,6 +64,7 @@ class CosyVoiceModel:
                 zh=f"COSYVOICE_VLLM=1：模型 {self._folder} 是第 1 版，不支持 vLLM；请去掉该设置",
             )
         AutoModel, self._seed = _import(self._source)
+        _choose_attention()
         # Parts of the network draw their noise once, as they are made: the same on every node.
         self._seed(0)
         self._model = AutoModel(model_dir=str(self._folder), **switches)
@@ -250,6 +251,16 @@ def _import(source: Path) -> tuple[Any, Any]:
             zh=f"{sys.executable} 缺少 CosyVoice 需要的模块 {missing!r}；{advice}",
         ) from error
     return AutoModel, set_all_random_seed
+
+
+def _choose_attention() -> None:
+    """Not cuDNN's attention. Newer PyTorch (2.11 does, 2.4 does not) prefers it on an H100 or H200 for half
+    precision, and it is compiled anew for each length, so for each token (pytorch/pytorch#155958). On an H200
+    a synthesis took 3.6 times as long with half precision as without, and the process grew with each.
+    """
+    backends = getattr(getattr(sys.modules.get("torch"), "backends", None), "cuda", None)
+    if hasattr(backends, "enable_cudnn_sdp"):
+        backends.enable_cudnn_sdp(False)
 
 
 def _fingerprint(folder: Path) -> str:

@@ -15,3 +15,13 @@ class cuda:
     @staticmethod
     def mem_get_info() -> tuple[int, int]:
         return 5 << 30, 8 << 30
+
+
+class backends:
+    class cuda:
+        #: Whether attention may be cuDNN's, as in newer versions.
+        cudnn_sdp = True
+
+        @classmethod
+        def enable_cudnn_sdp(cls, enabled: bool) -> None:
+            cls.cudnn_sdp = enabled

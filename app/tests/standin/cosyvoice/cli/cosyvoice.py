@@ -133,6 +133,7 @@ class CosyVoice:
         self._load(model_dir)
 
     def _load(self, model_dir):
+        assert not torch.backends.cuda.cudnn_sdp, "attention would be compiled anew for each token"
         self.sample_rate = _RATE
         self.model_dir = model_dir
         self.frontend = _FrontEnd()
