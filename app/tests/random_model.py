@@ -1,11 +1,12 @@
 """Makes a model of CosyVoice3's shape with random numbers for weights: upstream can load it and speak with it
-on a processor, and what it says is noise. Run by test_upstream.py with upstream's packages:
+on a GPU or a processor, and what it says is noise. Run by test_upstream.py with upstream's packages:
 
-    random_model.py UPSTREAM TARGET
+    random_model.py UPSTREAM TARGET small|full
 
-The description is that of upstream's own training recipe, with fewer layers. What the hub adds to the weights
-is made up: a vocabulary whose control tokens have their right numbers, and two ONNX networks that take and
-give what upstream expects of them.
+The description is that of upstream's own training recipe; small has fewer layers, full takes what the real
+model takes to compute. What the hub adds to the weights is made up: a vocabulary of single bytes, whose
+control tokens have their right numbers, and two ONNX networks that take and give what upstream expects of
+them. The model never finds an end, so a text is as long as upstream allows: 0.8 s for each byte.
 """
 
 # ruff: noqa: E402
@@ -14,7 +15,18 @@ import sys
 import types
 from pathlib import Path
 
-SOURCE, TARGET = map(Path, sys.argv[1:])
+SOURCE, TARGET = map(Path, sys.argv[1:3])
+SMALL = {"small": True, "full": False}[sys.argv[3]]
+# Layers of the language model and numbers in each: Qwen2-0.5B's, which the recipe does not say.
+LAYERS, INNER = (2, 512) if SMALL else (24, 4864)
+# What the recipe says, and what a small model has instead.
+SMALLER = {
+    "dim: 1024": "dim: 256",
+    "depth: 22": "depth: 2",
+    "heads: 16": "heads: 4",
+    "base_channels: 512": "base_channels: 64",
+    "cond_channels: 512": "cond_channels: 64",
+}
 sys.path[:0] = [str(SOURCE), str(SOURCE / "third_party" / "Matcha-TTS")]
 sys.modules["pyworld"] = types.ModuleType("pyworld")  # as cosyvoice_model.py does
 
@@ -43,10 +55,11 @@ def language_model(folder: Path) -> None:
     config = Qwen2Config(
         vocab_size=151_936,
         hidden_size=896,
-        intermediate_size=512,
-        num_hidden_layers=2,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
         num_attention_heads=14,
         num_key_value_heads=2,
+        tie_word_embeddings=True,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
 
@@ -103,9 +116,16 @@ def tokens(path: Path) -> None:
 torch.manual_seed(0)
 language_model(TARGET / "CosyVoice-BlankEN")
 recipe = (SOURCE / "examples/libritts/cosyvoice3/conf/cosyvoice3.yaml").read_text()
-(TARGET / "cosyvoice3.yaml").write_text(recipe.replace("depth: 22", "depth: 2"))
+for line, smaller in SMALLER.items() if SMALL else ():
+    assert recipe.count(line) == 1, f"the recipe does not say {line!r} once"
+    recipe = recipe.replace(line, smaller)
+(TARGET / "cosyvoice3.yaml").write_text(recipe)
 with (TARGET / "cosyvoice3.yaml").open() as file:
     parts = load_hyperpyyaml(file, overrides={"qwen_pretrain_path": str(TARGET / "CosyVoice-BlankEN")})
+with torch.no_grad():
+    said = parts["llm"].llm_decoder.weight
+    said *= 6  # some tokens are likelier than others, as in a trained model
+    said[parts["llm"].speech_token_size :] = 0  # the ends are the least likely
 for name in ("llm", "flow", "hift"):
     torch.save(parts[name].state_dict(), TARGET / f"{name}.pt")
 speaker(TARGET / "campplus.onnx")
