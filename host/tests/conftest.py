@@ -13,6 +13,13 @@ import pytest
 HOST = pathlib.Path(__file__).resolve().parent.parent
 APPLY = HOST / "apply.py"
 
+namespaces = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode == 0
+# Of tests that run the real keepalived, in a network of their own.
+needs_keepalived = pytest.mark.skipif(
+    not namespaces or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,
+    reason="no keepalived here, or no namespaces",
+)
+
 # One stand-in under many names. It keeps what it is told in $FAKE and does to the machine's root what the
 # program of that name would do. $FAKE/log has every call; $FAKE/fail/VERB-UNIT makes one fail.
 STAND_IN = r"""

@@ -16,6 +16,7 @@ import threading
 import time
 
 import pytest
+from conftest import needs_keepalived
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("exporter", HOST / "exporter.py")
@@ -400,14 +401,7 @@ def test_a_wrong_call_says_what_to_do(argv):
     assert "To do: " in run.stderr
 
 
-def forbidden():
-    return subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0
-
-
-@pytest.mark.skipif(
-    forbidden() or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,
-    reason="no keepalived here, or no namespaces",
-)
+@needs_keepalived
 def test_keepalived_is_asked_and_one_that_hangs_does_not_answer(tmp_path):
     (tmp_path / "keepalived.conf").write_text(
         textwrap.dedent(

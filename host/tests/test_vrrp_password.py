@@ -3,19 +3,14 @@
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 
-import pytest
+from conftest import needs_keepalived
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CASE = ROOT / "test" / "golden" / "texts" / "classic-article"
 
-forbidden = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0
-pytestmark = pytest.mark.skipif(
-    forbidden or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,
-    reason="no keepalived here, or no namespaces",
-)
+pytestmark = needs_keepalived
 
 # Two directors, each in a network of its own, with a cable between them. 1 holds the VIP all the time.
 WORLD = """

@@ -2,20 +2,16 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
 
 import pytest
+from conftest import needs_keepalived
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "test" / "golden" / "texts"
 ADVERTS = ROOT / "test" / "lab" / "clients" / "vrrp_adverts.py"
 
-forbidden = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0
-pytestmark = pytest.mark.skipif(
-    forbidden or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,
-    reason="no keepalived here, or no namespaces",
-)
+pytestmark = needs_keepalived
 
 # A network with a director and, at the other end of the cable, a network with whoever is to send.
 WORLD = """
