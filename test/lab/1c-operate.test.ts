@@ -71,13 +71,16 @@ describe("scripts/cluster", () => {
   });
 
   it("trace shows one request hop by hop: the MAC changes, the packet does not, the reply goes past the director", async () => {
-    const director = await holder();
     const { output: told } = await script("cluster", "where", "192.168.1.201");
     const node = /goes to (\S+)/.exec(told)?.[1] as string;
+    const before = await holder();
     const { exitCode, output } = await script("cluster", "trace", "--from", "192.168.1.201");
+    const after = await holder();
     assert.equal(exitCode, 0, output);
+    // On a computer that stands still for half a second the VIP may move at any moment; the way is right all the same.
+    const director = /client → (director-\d) /.exec(output)?.[1] ?? "nobody";
+    assert.ok([before, after].includes(director), `${before} held the VIP, then ${after}\n${output}`);
     assert.match(output, new RegExp(`port \\d+: 200 by ${node}`));
-    assert.match(output, new RegExp(`client → ${director} `));
     assert.match(output, new RegExp(`${director} → ${node} [^]*:7860  unchanged, another MAC`));
     assert.match(output, new RegExp(`${node} → client [^]*from the VIP`));
     assert.match(output, new RegExp(`${director} passed it on to ${node} by direct routing`));
@@ -90,7 +93,7 @@ describe("scripts/cluster", () => {
         without.output,
         new RegExp(`${node} has no tcpdump, and nothing is installed unasked: .* apt-get install tcpdump`),
       );
-      assert.match(without.output, new RegExp(`client → ${director} `));
+      assert.match(without.output, /client → director-\d /);
     } finally {
       await inside(node, "mv /usr/bin/tcpdump.away /usr/bin/tcpdump");
     }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { copyFile, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { type ExecaError, execa } from "execa";
 import { parseDocument } from "yaml";
 import { Lab } from "../../lab/lab";
@@ -21,7 +22,7 @@ export const REAL_SERVERS = ["rs-1", "rs-2", "rs-3"] as const;
 /** What a program came to. */
 export interface Outcome {
   readonly exitCode: number;
-  /** All that it said, as a terminal shows it. */
+  /** All that it said, as a terminal shows it, without the colours that it has where CI is set. */
   readonly output: string;
   /** What is for programs: standard output alone, without what tells people how far it is. */
   readonly stdout: string;
@@ -36,7 +37,11 @@ export async function script(name: string, ...args: string[]): Promise<Outcome> 
     stdout: ["pipe", "inherit"],
     stderr: ["pipe", "inherit"],
   });
-  return { exitCode: result.exitCode ?? 1, output: result.all ?? "", stdout: result.stdout };
+  return {
+    exitCode: result.exitCode ?? 1,
+    output: stripVTControlCharacters(result.all ?? ""),
+    stdout: result.stdout,
+  };
 }
 
 /** Runs a shell command as root in a machine, also when its network is gone. @throws when it fails. */
