@@ -55,7 +55,7 @@ function inhibitions() {
     explains('alertname="KeepalivedDown"', 'alertname=~"UnitDown|BackupHearsNoAdverts"', ["node"]),
     explains(
       'alertname="NoVipHolder"',
-      'alertname=~"VipProbeFailed|SentenceFailed|BackupHearsNoAdverts|VrrpFlapping"',
+      'alertname=~"VipProbeFailed|SentenceFailed|BackupHearsNoAdverts|VrrpFault|VrrpFlapping"',
     ),
     explains('alertname="PoolEmpty"', 'alertname=~"VipProbeFailed|SentenceFailed|PoolDegraded"'),
     explains('alertname="SplitBrain"', 'alertname=~"BackupHearsNoAdverts|VrrpFlapping"'),

@@ -78,6 +78,14 @@ export function directorAlerts(config: Watched): Alert[] {
       summary: "{{ $labels.node }} stands by and hears nothing from the other director.",
     },
     {
+      name: "VrrpFault",
+      // Longer than a deployment may have a director stand down.
+      expr: "keepalived_vrrp_state == 3",
+      for: "3m",
+      severity: "warning",
+      summary: "{{ $labels.node }} takes no part in VRRP: when the other director fails, nobody has the VIP.",
+    },
+    {
       name: "VrrpFlapping",
       // increase() reckons a little more than it saw: twice is 2.05.
       expr: "sum(increase(keepalived_become_master_total[15m])) > 2.5",
