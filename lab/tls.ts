@@ -31,8 +31,12 @@ export class LabTls {
     if (!existsSync(join(this.directory, "server.pem"))) await this.renew();
   }
 
-  /** Makes a new key and a new certificate for it. Who trusts the CA notices nothing. */
-  async renew(): Promise<void> {
+  /**
+   * Makes a new key and a new certificate for it. Who trusts the CA notices nothing.
+   *
+   * @param days how long it is valid
+   */
+  async renew(days = 365): Promise<void> {
     const extensions = [
       `subjectAltName=${names.join(",")}`,
       "extendedKeyUsage=serverAuth",
@@ -43,7 +47,7 @@ export class LabTls {
     await this.openssl("req", "-new", "-key", "new.key", "-out", "new.csr", "-subj", "/CN=cosyvoice");
     await this.openssl(
       ...["x509", "-req", "-in", "new.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"],
-      ...["-days", "365", "-extfile", "extensions", "-out", "new.pem"],
+      ...["-days", String(days), "-extfile", "extensions", "-out", "new.pem"],
     );
     for (const end of ["key", "pem"])
       await rename(join(this.directory, `new.${end}`), join(this.directory, `server.${end}`));

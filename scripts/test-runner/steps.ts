@@ -263,12 +263,17 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     lab: true,
     environment: { COSYVOICE_LVS_STATE: stateDir() },
   };
+  const labAlerts: Step = {
+    ...lab,
+    name: "each alert by its fault, in the lab",
+    command: [...some, "1800000", "test/monitoring/lab/alerts.test.ts"],
+  };
   const labLogs: Step = {
     ...lab,
     name: "logs, in the lab",
-    command: [...some, "900000", "test/monitoring/lab/logs.test.ts"],
+    command: [...some, "1200000", "test/monitoring/lab/logs.test.ts"],
   };
-  return [texts, readings, monitoring, ...(existing ? [lab, labLogs] : [])];
+  return [texts, readings, monitoring, ...(existing ? [lab, labAlerts, labLogs] : [])];
 }
 
 /** The documentation's commands; those that want a cluster only where one runs. */

@@ -16,6 +16,7 @@ import {
   up,
   VIP,
 } from "../../lab/bench";
+import { causes, HOOK, hangUp, listen } from "./hook";
 
 /** Where the machines fetch what is in no package: the way for those that reach no internet. */
 const SERVER = { address: "192.168.1.50", port: 8900, directory: "/var/tmp/programs" };
@@ -62,6 +63,16 @@ const speak = (id: string, source: string, text: string) =>
       `-d '${JSON.stringify({ model: "cosyvoice", input: text })}' http://${VIP}:7860/v1/audio/speech`,
   );
 
+/** Gives Loki a line that is older than it takes. */
+const tooOld = () => {
+  const entry = [`${Date.now() - 400 * 86_400_000}000000`, "A line of last year."];
+  const body = JSON.stringify({ streams: [{ stream: { node: "monitor", unit: "lab" }, values: [entry] }] });
+  return inside(
+    "monitor",
+    `curl -sS -o /dev/null -m 30 -H 'Content-Type: application/json' -d '${body}' http://192.168.1.30:3100/loki/api/v1/push`,
+  );
+};
+
 const linesOf = (id: string) => find(`{node=~".+"} | request_id="${id}"`);
 
 describe("logs of the lab's machines", () => {
@@ -74,11 +85,17 @@ describe("logs of the lab's machines", () => {
       "client",
       `systemctl stop programs 2>/dev/null; systemd-run --quiet --unit=programs python3 -m http.server -b ${SERVER.address} -d ${SERVER.directory} ${SERVER.port}`,
     );
-    await applySettings({ "monitoring.logs": { enabled: true, disk: 1 }, "monitoring.programs": programs });
+    await listen();
+    await applySettings({
+      "monitoring.logs": { enabled: true, disk: 1 },
+      "monitoring.programs": programs,
+      "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }],
+    });
     assert.equal((await up()).exitCode, 0);
   });
 
   after(async () => {
+    await hangUp();
     await restoreSettings();
     assert.equal((await up()).exitCode, 0);
     await inside("client", `systemctl stop programs; rm -rf ${SERVER.directory}`);
@@ -157,5 +174,21 @@ describe("logs of the lab's machines", () => {
     }));
     console.log(`      ${shares.map(({ machine, share }) => `${machine} ${share.toFixed(2)} %`).join(", ")}`);
     for (const { machine, share } of shares) assert.ok(share < 4, `${machine}: ${share} % of one`);
+  });
+
+  it("that Loki refuses are told, and so is a collector that is gone for ten minutes", async () => {
+    await causes(
+      [
+        { name: "LogsRefused", labels: { reason: "greater_than_max_sample_age" } },
+        { name: "LogsNotShipped", labels: { node: "rs-3" } },
+      ],
+      async () => {
+        await inside("rs-3", "systemctl stop cosyvoice-logs");
+        await tooOld();
+      },
+      () => inside("rs-3", "systemctl start cosyvoice-logs"),
+      // That something was refused is told for a quarter of an hour.
+      { seconds: 900, ends: false },
+    );
   });
 });

@@ -15,44 +15,7 @@ import {
   up,
   VIP,
 } from "../../lab/bench";
-
-/** Where the client machine takes what Alertmanager says: a line of JSON a call. */
-const HOOK = "http://192.168.1.50:8000/";
-
-const receiver = `
-import http.server, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        with open("/run/alerts" + self.path.replace("/", "-").rstrip("-"), "ab") as file:
-            file.write(body.replace(b"\\n", b" ") + b"\\n")
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-http.server.HTTPServer(("192.168.1.50", 8000), Handler).serve_forever()
-`;
-
-interface Alert {
-  readonly status: string;
-  readonly labels: Readonly<Record<string, string>>;
-}
-
-/** The alerts that came to the client, oldest first. @param path where they were posted to, without its "/" */
-async function told(path = ""): Promise<Alert[]> {
-  const file = `/run/alerts${path && "-"}${path}`;
-  const lines = (await inside("client", `cat ${file} 2>/dev/null || true`)).split("\n").filter(Boolean);
-  return lines.flatMap((line) => (JSON.parse(line) as { alerts: Alert[] }).alerts);
-}
-
-async function query(expr: string): Promise<{ labels: Record<string, string>; value: number }[]> {
-  const answer = (await (
-    await fetch(`${await lab.monitorUrl(9090)}api/v1/query?query=${encodeURIComponent(expr)}`)
-  ).json()) as {
-    data: { result: { metric: Record<string, string>; value: [number, string] }[] };
-  };
-  return answer.data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
-}
+import { type Alert, causes, HOOK, hangUp, listen, query, told } from "./hook";
 
 /** The director with the VIP, when it has come to rest: where processors are busy it moves now and then. */
 async function settledHolder(): Promise<string> {
@@ -70,32 +33,6 @@ async function used(machine: string): Promise<ReadonlyMap<string, number>> {
   return new Map([...lines].map(([, unit, microseconds]) => [unit as string, Number(microseconds) / 1e6]));
 }
 
-/** Does something, waits until an alert has come that it must cause, undoes it, and waits for its end. */
-async function causes(
-  name: string,
-  node: string | undefined,
-  fault: () => Promise<unknown>,
-  mend: () => Promise<unknown>,
-  seconds = 400,
-): Promise<Alert[]> {
-  const before = (await told()).length;
-  const since = async () => (await told()).slice(before);
-  const is = (alert: Alert, status: string) =>
-    alert.status === status &&
-    alert.labels.alertname === name &&
-    (node === undefined || alert.labels.node === node);
-  await fault();
-  try {
-    await until(`${name} is told`, seconds, async () => (await since()).some((alert) => is(alert, "firing")));
-  } finally {
-    await mend();
-  }
-  await until(`the end of ${name} is told`, seconds, async () =>
-    (await since()).some((alert) => is(alert, "resolved")),
-  );
-  return since();
-}
-
 /** What was told to be wrong, by name. */
 function firing(alerts: readonly Alert[]): string[] {
   const told = alerts.filter(({ status }) => status === "firing");
@@ -106,16 +43,13 @@ describe("monitoring", () => {
   before(async () => {
     await restoreSettings();
     await untilWell(240);
-    await inside(
-      "client",
-      `systemctl reset-failed alerts 2>/dev/null; systemctl stop alerts 2>/dev/null; rm -f /run/alerts*; systemd-run --quiet --unit=alerts python3 -c '${receiver}'`,
-    );
+    await listen();
     await applySettings({ "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }] });
     assert.equal((await up()).exitCode, 0);
   });
 
   after(async () => {
-    await inside("client", "systemctl stop alerts");
+    await hangUp();
     await restoreSettings();
     assert.equal((await up()).exitCode, 0);
   });
@@ -202,8 +136,7 @@ describe("monitoring", () => {
   it("a dead director is one message", async () => {
     const victim = await settledHolder();
     const alerts = await causes(
-      "MachineDown",
-      victim,
+      [{ name: "MachineDown", labels: { node: victim } }],
       () => lab.powerCut(victim),
       () => lab.powerOn(victim),
     );
@@ -214,8 +147,7 @@ describe("monitoring", () => {
   it("so is a keepalived that does not run", async () => {
     const victim = await settledHolder();
     const alerts = await causes(
-      "KeepalivedDown",
-      victim,
+      [{ name: "KeepalivedDown", labels: { node: victim } }],
       () => inside(victim, "systemctl stop keepalived"),
       () => inside(victim, "systemctl start keepalived"),
     );
@@ -225,8 +157,7 @@ describe("monitoring", () => {
 
   it("a speech service that does not run, and not its place in the pool besides", async () => {
     const alerts = await causes(
-      "SpeechServiceDown",
-      "rs-3",
+      [{ name: "SpeechServiceDown", labels: { node: "rs-3" } }],
       () => inside("rs-3", "systemctl stop cosyvoice"),
       () => inside("rs-3", "systemctl start cosyvoice"),
     );
@@ -236,8 +167,7 @@ describe("monitoring", () => {
 
   it("a health poller that is gone", async () => {
     await causes(
-      "UnitDown",
-      "director-1",
+      [{ name: "UnitDown", labels: { node: "director-1" } }],
       () => inside("director-1", "systemctl stop cosyvoice-health"),
       () => inside("director-1", "systemctl start cosyvoice-health"),
     );
@@ -245,8 +175,7 @@ describe("monitoring", () => {
 
   it("a share that is away, told by every real server in one message", async () => {
     await causes(
-      "OutputsAway",
-      undefined,
+      [{ name: "OutputsAway" }],
       () => inside("storage", "systemctl stop nfs-kernel-server"),
       () => inside("storage", "systemctl start nfs-kernel-server"),
     );
@@ -255,8 +184,7 @@ describe("monitoring", () => {
 
   it("nobody holds the VIP", async () => {
     const alerts = await causes(
-      "NoVipHolder",
-      undefined,
+      [{ name: "NoVipHolder" }],
       () => Promise.all(DIRECTORS.map((name) => inside(name, "systemctl stop keepalived"))),
       () => Promise.all(DIRECTORS.map((name) => inside(name, "systemctl start keepalived"))),
     );

@@ -5,6 +5,7 @@ import { request } from "node:https";
 import { fingerprintOf } from "../../../config/certificate";
 import { listen, openBrowser, speakOnPage, visit } from "../../../scripts/lib/browser";
 import { DIRECTORS, inside, lab, REAL_SERVERS, script, until, VIP } from "../../lab/bench";
+import { causes, untilTold } from "../../monitoring/lab/hook";
 import { at, CA, carefulLab, curl, deploy, onClient, planted, said, setSecrets, stack } from "./world";
 
 const authorized = `-H 'Authorization: Bearer ${planted.apiKey}'`;
@@ -117,7 +118,8 @@ describe("HTTPS", () => {
 
   it("takes a new certificate, new keys and a new peers' key under load, without a lost request or an ended stream", async () => {
     const before = fingerprintOf(await stack.tls.certificate());
-    await stack.tls.renew();
+    // What ends so soon is told ten minutes later: see the last test.
+    await stack.tls.renew(10);
     await setSecrets({
       tlsCertificate: await stack.tls.certificate(),
       tlsKey: await stack.tls.key(),
@@ -146,29 +148,28 @@ describe("HTTPS", () => {
     assert.match(await curl(at("/healthz"), planted.nextApiKey), /^200 /);
   });
 
-  it("goes on for the others when the nginx of one node is dead", async () => {
-    await inside("rs-2", "systemctl stop cosyvoice-front-door");
-    try {
-      for (let tries = 0; ; tries += 1) {
-        const tables = await Promise.all(DIRECTORS.map((name) => inside(name, "ipvsadm -Ln")));
-        const rows = tables.flatMap((table) => table.match(/192\.168\.1\.102:\d+/g) ?? []);
-        if (rows.length === 0) break;
-        assert.ok(tries < 30, rows.join(" "));
-        await new Promise((resolve) => setTimeout(resolve, 1000));
-      }
-      for (let last = 200; last < 220; last += 1)
-        assert.match(await curl(`--interface 192.168.1.${last} ${at("/healthz")}`), /^200 /);
-      await until("it is told", 240, async () => {
-        const alerts = await inside(
-          "monitor",
-          "curl -sS --config /etc/cosyvoice-lvs/watch/curl http://127.0.0.1:9093/api/v2/alerts",
-        );
-        const firing = JSON.parse(alerts) as { labels: { alertname: string; node?: string } }[];
-        return firing.some(({ labels }) => labels.alertname === "FrontDoorDown" && labels.node === "rs-2");
-      });
-    } finally {
-      await inside("rs-2", "systemctl start cosyvoice-front-door");
-    }
+  it("goes on for the others when the nginx of one node is dead, which is told", async () => {
+    await causes(
+      [{ name: "FrontDoorDown", labels: { node: "rs-2" } }],
+      async () => {
+        await inside("rs-2", "systemctl stop cosyvoice-front-door");
+        await until("no director sends to it", 30, async () => {
+          const tables = await Promise.all(DIRECTORS.map((name) => inside(name, "ipvsadm -Ln")));
+          return tables.every((table) => !/192\.168\.1\.102:\d+/.test(table));
+        });
+        for (let last = 200; last < 220; last += 1)
+          assert.match(await curl(`--interface 192.168.1.${last} ${at("/healthz")}`), /^200 /);
+      },
+      () => inside("rs-2", "systemctl start cosyvoice-front-door"),
+    );
+  });
+
+  it("tells two weeks before its certificate ends, until there is a new one", async () => {
+    await untilTold({ name: "CertificateEnds" }, "firing", 0, 900);
+    await stack.tls.renew();
+    await setSecrets({ tlsCertificate: await stack.tls.certificate(), tlsKey: await stack.tls.key() });
+    assert.equal((await deploy()).exitCode, 0);
+    await untilTold({ name: "CertificateEnds" }, "resolved", 0, 240);
   });
 });
 

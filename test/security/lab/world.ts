@@ -17,6 +17,7 @@ import {
   up,
   VIP,
 } from "../../lab/bench";
+import { HOOK, hangUp, listen } from "../../monitoring/lab/hook";
 
 export const stack = new LabStack(lab);
 
@@ -67,6 +68,7 @@ async function make(): Promise<void> {
     "https.plainPort": "closed",
     // Everything is deployed through the virtual machine.
     firewall: { enabled: true, admins: ["192.168.1.1"] },
+    "monitoring.receivers": [{ name: "hook", kind: "webhook", url: HOOK }],
   });
   await stack.prepare(toolchain);
   planted.passwordHash = (
@@ -77,6 +79,7 @@ async function make(): Promise<void> {
     httpUsers: `planted:${planted.passwordHash}`,
     monitoringPassword: planted.watchPassword,
   });
+  await listen();
   assert.equal((await deploy()).exitCode, 0);
   await lab.exec("client", ["sh", "-c", `cat >${CA}`], { input: await readFile(stack.tls.caFile, "utf8") });
   await untilWell(120);
@@ -84,6 +87,7 @@ async function make(): Promise<void> {
 
 /** Leaves a lab of one's own off, and that of somebody else as it was found. */
 export async function leaveLab(): Promise<void> {
+  await hangUp();
   await restoreSettings();
   if (ownLab) await script("lab", "down");
   else assert.equal((await up()).exitCode, 0);
