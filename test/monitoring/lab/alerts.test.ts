@@ -301,10 +301,7 @@ async function settled(): Promise<string> {
 async function mendEngines(): Promise<void> {
   await inside("client", "systemctl stop lab-load 2>/dev/null; rm -f /run/lab-load");
   for (const name of REAL_SERVERS)
-    await inside(
-      name,
-      `! test -e ${ESPEAK}.away || mv ${ESPEAK}.away ${ESPEAK}; pkill -f 'sleep 3600' || true`,
-    );
+    await inside(name, `! test -e ${ESPEAK}.away || mv ${ESPEAK}.away ${ESPEAK}`);
 }
 
 /** Undoes everything, also what a run left that was killed. */
