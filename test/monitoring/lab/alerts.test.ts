@@ -236,10 +236,9 @@ async function directorsFail(): Promise<void> {
 
 /** What goes wrong on real servers. */
 async function realServersFail(): Promise<void> {
-  const standby = other(await settled());
   await fires(
     [{ name: "PoolDegraded", labels: { node: "rs-2" } }, { name: "DirectorsDisagree" }],
-    () => drop("rs-2", `ip saddr ${machineNamed(standby).address} tcp dport 7860`),
+    () => drop("rs-2", `ip saddr ${machineNamed(DIRECTORS[1]).address} tcp dport 7860`),
     () => letPass("rs-2"),
   );
   await fires(
