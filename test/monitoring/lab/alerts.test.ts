@@ -87,6 +87,11 @@ describe("each alert, by its fault", () => {
     await restoreSettings();
     await mendAll();
     await untilWell(240);
+    // What is told already is not told again.
+    await until("no alert is left of what was before", 1000, async () => {
+      const left = await query('ALERTS{alertstate="firing", severity!="watchdog"}');
+      return left.length === 0;
+    });
     await listen();
     await hangUp(DEAF);
     await applySettings({
