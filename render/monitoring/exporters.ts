@@ -158,11 +158,14 @@ export function renderDirectorMetricsUnit(): string {
   ]);
 }
 
-/** The unit that reads the GPU of a real server. */
+/** The unit that reads the GPU of a real server. Everybody may ask the driver; the kernel's log takes a right to read. */
 export function renderGpuMetricsUnit({ monitoring }: Watched): string {
+  // A GPU is a device, the kernel's log another one, and a unit that allows the clock's devices (ProtectClock) allows no other.
+  const devices = ["PrivateDevices=yes", "ProtectClock=yes", "ProtectKernelLogs=yes"];
   return reader("Readings of this machine's GPU", `${paths.exporter} gpu ${monitoring.metrics.interval}`, [
-    // A GPU is a device, and the kernel's log another one, which takes a right to read.
-    ...sandbox(["AF_UNIX"], ["CAP_SYSLOG"]).filter((line) => line !== "PrivateDevices=yes"),
+    `User=${WATCHER}`,
+    "AmbientCapabilities=CAP_SYSLOG",
+    ...sandbox(["AF_UNIX"], ["CAP_SYSLOG"]).filter((line) => !devices.includes(line)),
   ]);
 }
 

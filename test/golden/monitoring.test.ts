@@ -298,4 +298,13 @@ describe("systemd", () => {
       assert.equal(said.trim(), "");
     });
   }
+
+  it("leaves a GPU and the kernel's log to what reads them, without root's rights", () => {
+    const unit = golden("monitoring", "cosyvoice-gpu-metrics.service");
+    // The clock's devices, where they are allowed, are the only ones; protected logs are out of reach with any capability.
+    assert.doesNotMatch(unit, /^(PrivateDevices|ProtectClock|ProtectKernelLogs|DevicePolicy|DeviceAllow)=/m);
+    assert.match(unit, /^User=prometheus$/m);
+    for (const set of ["CapabilityBoundingSet", "AmbientCapabilities"])
+      assert.match(unit, new RegExp(`^${set}=CAP_SYSLOG$`, "m"));
+  });
 });

@@ -21,6 +21,7 @@ const exposed: Readonly<Record<string, Readonly<Record<string, number>>>> = {
     "cosyvoice.service": 2,
     "cosyvoice-front-door.service": 2,
     "cosyvoice-door-metrics.service": 2,
+    "cosyvoice-gpu-metrics.service": 2,
     "cosyvoice-vip.service": 2,
     "cosyvoice-firewall.service": 2,
     "cosyvoice-outputs.service": 9.6,
@@ -59,9 +60,9 @@ describe("sandboxes", () => {
   it("have nobody run as root who need not, and keep root's programs root's", async () => {
     const users = await inside(
       "rs-1",
-      "for unit in cosyvoice cosyvoice-front-door cosyvoice-door-metrics; do ps -o user= -p $(systemctl show -P MainPID $unit); done",
+      "for unit in cosyvoice cosyvoice-front-door cosyvoice-door-metrics cosyvoice-gpu-metrics; do ps -o user= -p $(systemctl show -P MainPID $unit); done",
     );
-    assert.deepEqual(users.trim().split(/\s+/), ["cosyvoice", "www-data", "prometheus"]);
+    assert.deepEqual(users.trim().split(/\s+/), ["cosyvoice", "www-data", "prometheus", "prometheus"]);
     const writable = await inside(
       "rs-1",
       "find -L /root/CosyVoice/ /usr/local/lib/cosyvoice-lvs /etc/cosyvoice /etc/cosyvoice-lvs -path /root/CosyVoice/outputs -prune -o \\( ! -user root -o -perm /022 \\) ! -type l -print",
