@@ -14,7 +14,7 @@ import { kernelModules } from "../render/modules";
 import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
 import { directorSysctls } from "../render/sysctls";
-import { renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
+import { KEEPER, renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
 import { servicePorts } from "../render/virtualServices";
 import { firewallStep } from "./firewall";
@@ -81,6 +81,15 @@ export class Director extends pulumi.ComponentResource {
   }
 }
 
+/**
+ * The shell command by which root writes to a file in a directory that is one of the programs': where there is a link, a rename replaces it,
+ * and does not follow it.
+ */
+function placed(number: number, path: string): string {
+  const staged = `${paths.runtime}/new`;
+  return `echo ${number} >${staged} && mv -fT ${staged} ${path}`;
+}
+
 function directorTurn(config: ClusterConfig, machineName: string) {
   return { name: "take a turn", run: renderDirectorTurn(config, machineName, "the directors' settings") };
 }
@@ -100,7 +109,7 @@ function authContent(password: string, config: ClusterConfig, machineName: strin
       {
         name: "leave the VIP to the other director until it has the password, too",
         unless: renderNoStandby(config),
-        run: `echo ${PAUSED} >${paths.standDown}`,
+        run: placed(PAUSED, paths.standDown),
       },
     ],
     directories: { "/etc/keepalived": { mode: "0755", owner: "root:root" } },
@@ -153,6 +162,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
   });
   return {
     packages: ["keepalived", "ipvsadm", "nftables", ...(mover ? ["python3-boto3"] : [])],
+    users: [{ name: KEEPER, home: "/nonexistent" }],
     modules: kernelModules(config, "director"),
     sysctls: directorSysctls(config),
     files: {

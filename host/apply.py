@@ -14,7 +14,8 @@ This text is the reference of the manifest's format. Keys marked * must be there
   secret    true: no content and no program output is ever printed for this layer
   preflight [{name*, run*, fix}]     commands that must succeed before anything is changed
   packages  [name]     Debian packages; installed when missing, daemons not started by it, never removed
-  users     [{name*, uid*, home*}]   system user and group of that number, no login; go with the layer
+  users     [{name*, home*, uid}]   system user and group, no login, of that number or of one that is free;
+            go with the layer
   directories {path: {mode, owner, purge, keep}}   mode = "0755", owner = "root:root". One that is a mount
             point at the moment is left alone. On removal: one that the layer made goes when it is empty, with
             all that is in it when `purge` is true (never across a mount point); one that was there before
@@ -608,7 +609,7 @@ class Reader:
         users = []
         for index, user in enumerate(self.list("users", raw)):
             where = f"users[{index}]"
-            user = self.entries(where, user, ("name", "uid", "home"), ("name", "uid", "home"))
+            user = self.entries(where, user, ("name", "uid", "home"), ("name", "home"))
             self.text(
                 where + ".name", user.get("name", "x"), r"[a-z_][a-z0-9_-]{0,30}", "expected a user name"
             )
@@ -687,7 +688,7 @@ class Reader:
                     self.wrong(f'{kind}["{path}"]', path, f"{parent} above it is a file in this manifest")
                 parent = os.path.dirname(parent)
         for key in ("name", "uid"):
-            values = [u.get(key) for u in m["users"]]
+            values = [u[key] for u in m["users"] if key in u]
             for value in sorted({str(v) for v in values if values.count(v) > 1}):
                 self.wrong("users", value, f"two users with the same {key}")
 
@@ -971,7 +972,8 @@ class Apply(Layer):
                 reason = f"sysctl {key}: {value} here, {theirs} in layer {holder}"
                 raise Failed(self.step, reason, fix="give both the same value")
         for user in self.m["users"]:
-            self.check_user(user)
+            if "uid" in user:
+                self.check_user(user)
 
     def check_user(self, user):
         for database, what in (("/etc/passwd", "user"), ("/etc/group", "group")):
@@ -1092,7 +1094,7 @@ class Apply(Layer):
     def make_users(self):
         for user in self.m["users"]:
             self.step = "make user " + user["name"]
-            name, number = user["name"], str(user["uid"])
+            name, number = user["name"], str(user.get("uid", ""))
             have_group = self.machine.number("/etc/group", name) is not None
             have_user = self.machine.number("/etc/passwd", name) is not None
             if have_group and have_user:
@@ -1103,10 +1105,11 @@ class Apply(Layer):
                 self.tx["users"].append(name)
             self.save()
             if not have_group:
-                self.program("groupadd", "--system", "--gid", number, name)
+                self.program("groupadd", "--system", *(["--gid", number] if number else []), name)
             if not have_user:
-                options = ["--no-create-home", "--home-dir", user["home"], "--shell", "/usr/sbin/nologin"]
-                self.program("useradd", "--system", "--uid", number, "--gid", number, *options, name)
+                options = [*(["--uid", number] if number else []), "--gid", number or name]
+                options += ["--no-create-home", "--home-dir", user["home"], "--shell", "/usr/sbin/nologin"]
+                self.program("useradd", "--system", *options, name)
             self.done.append(f"user {name} made")
 
     def program(self, *argv):
@@ -1861,9 +1864,10 @@ class Compare(Layer):
             self.differs("package " + name, "installed", "missing")
         for user in m["users"]:
             number = machine.number("/etc/passwd", user["name"])
-            if number != user["uid"]:
+            wanted = user.get("uid", number)
+            if number is None or number != wanted:
                 found = "missing" if number is None else f"number {number}"
-                self.differs("user " + user["name"], "number {}".format(user["uid"]), found)
+                self.differs("user " + user["name"], "there" if wanted is None else f"number {wanted}", found)
         mounts = machine.mount_points()
         for path, entry in m["directories"].items():
             if path not in mounts:

@@ -37,6 +37,9 @@ The kernel's table (/proc/net/ip_vs) is read only while somebody waits for it, f
 that was lost without an end, also by the end of this program, stands for GRACE seconds more: whoever has it
 comes back. SIGHUP reads the configuration again; a wrong one is reported and the old one kept.
 
+It runs as a user of its own and shares its directory with root, whose files there (stand-down is keepalived's
+and the applier's, too) it may replace and not write to.
+
 Environment, for tests: COSYVOICE_LVS_ROOT is put in front of /proc/net/ip_vs and of /run,
 COSYVOICE_LVS_TIME_SCALE is what all times but `patience` are multiplied with.
 """
@@ -117,6 +120,19 @@ def notify(text):
                 sock.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
             except OSError:
                 pass  # it is said again with the next beat
+
+
+def put(path, text):
+    """Puts a file in the place of one that may be root's; so may one that was left half-made."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    new = path + ".new"
+    try:
+        os.unlink(new)
+    except FileNotFoundError:
+        pass
+    with open(new, "x", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.replace(new, path)
 
 
 def names(machines):
@@ -341,9 +357,7 @@ class Keeper:
         if kind == "leave" and lease.address in self.config["directors"]:
             peer = self.config["directors"][lease.address]
             say(f"{peer} says that this is no director any more: gives the VIP away")
-            os.makedirs(os.path.dirname(STAND_DOWN), mode=0o755, exist_ok=True)
-            with open(STAND_DOWN, "w", encoding="ascii") as file:
-                file.write("1\n")
+            put(STAND_DOWN, "1")
             self.close(lease, {"over": True})
             return
         if kind not in ("realServer", "director"):
@@ -498,10 +512,7 @@ class Keeper:
         state = json.dumps({"held": held, "taken": self.taken}, sort_keys=True)
         if state == self.state:
             return
-        os.makedirs(os.path.dirname(STATE), mode=0o755, exist_ok=True)
-        with open(STATE + ".new", "w", encoding="utf-8") as file:
-            file.write(state + "\n")
-        os.replace(STATE + ".new", STATE)
+        put(STATE, state)
         self.state = state
 
     # -- weights that are set from here

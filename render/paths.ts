@@ -6,6 +6,8 @@ export const paths = {
   healthConfig: "/etc/cosyvoice-lvs/health.json",
   healthUnit: "/etc/systemd/system/cosyvoice-health.service",
   healthPoller: "/usr/local/lib/cosyvoice-lvs/health-poller",
+  /** Root's; in it a directory for each program that keeps something there. */
+  runtime: "/run/cosyvoice-lvs",
   /** One file per real server, named after it; written by the poller, followed by keepalived. */
   trackDirectory: "/run/cosyvoice-lvs/track",
   vrrpGuard: "/usr/local/lib/cosyvoice-lvs/vrrp-guard",

@@ -1,4 +1,3 @@
-import { posix } from "node:path";
 import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
 import { sandbox } from "./sandbox";
@@ -7,6 +6,9 @@ import { servicePorts } from "./virtualServices";
 
 /** TCP port of the directors on which turns are kept. */
 export const TURNS_PORT = 7861;
+
+/** User and group of the keeper of the turns, on directors. */
+export const KEEPER = "cosyvoice-turns";
 
 /** Seconds that somebody waits while the same broken real servers are in the way and nobody has a turn. */
 const PATIENCE = 600;
@@ -55,6 +57,11 @@ export function renderTurnsUnit(config: ClusterConfig): string {
       [
         "Type=notify",
         "NotifyAccess=main",
+        `User=${KEEPER}`,
+        `Group=${KEEPER}`,
+        // Root's, and the keeper's by its group: keepalived, which is root without the right to write what is others', and the
+        // applier put files there, too. Not RuntimeDirectory=, which would give it to the keeper alone.
+        `ExecStartPre=+/usr/bin/install -d -m 0775 -o root -g ${KEEPER} ${paths.turnsDirectory}`,
         `ExecStart=${paths.turns} ${paths.turnsConfig}`,
         "ExecReload=/bin/kill -HUP $MAINPID",
         "Restart=always",
@@ -62,13 +69,15 @@ export function renderTurnsUnit(config: ClusterConfig): string {
         "WatchdogSec=10",
         "OOMScoreAdjust=-900",
         "LimitNOFILE=4096",
-        // Which weights are to be given back must be known to the next process.
-        `RuntimeDirectory=${posix.relative("/run", paths.turnsDirectory)}`,
-        "RuntimeDirectoryPreserve=yes",
+        // "-": it is made by what runs before. It stays: which weights are to be given back must be known to the next process.
+        `ReadWritePaths=-${paths.turnsDirectory}`,
         "MemoryDenyWriteExecute=yes",
         // ipvsadm, which speaks to the kernel by netlink, is all that needs a right.
         ...(byWeight
-          ? sandbox(["AF_INET", "AF_UNIX", "AF_NETLINK"], ["CAP_NET_ADMIN"])
+          ? [
+              "AmbientCapabilities=CAP_NET_ADMIN",
+              ...sandbox(["AF_INET", "AF_UNIX", "AF_NETLINK"], ["CAP_NET_ADMIN"]),
+            ]
           : sandbox(["AF_INET", "AF_UNIX"])),
       ],
     ],

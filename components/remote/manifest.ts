@@ -15,8 +15,8 @@ export interface Manifest {
   readonly modules?: readonly string[];
   /** Kernel parameters, set now and at boot; what was there before comes back on removal. */
   readonly sysctls?: Readonly<Record<string, string>>;
-  /** System users (with a group of the same number) that own files or run units. */
-  readonly users?: readonly { readonly name: string; readonly uid: number; readonly home: string }[];
+  /** System users, each with its group, that own files or run units; `uid` where the number matters to others. */
+  readonly users?: readonly { readonly name: string; readonly uid?: number; readonly home: string }[];
   readonly directories?: Readonly<Record<string, ManifestDirectory>>;
   readonly files?: Readonly<Record<string, ManifestFile>>;
   /** Symbolic links: path to target, or to a target with units to notify. */

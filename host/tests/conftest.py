@@ -20,6 +20,18 @@ needs_keepalived = pytest.mark.skipif(
     reason="no keepalived here, or no namespaces",
 )
 
+# In front of a program: its user may read everything here, and write what is its own or its group's.
+NOBODY = 65534
+AS_NOBODY = [
+    *("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", "--no-new-privs"),
+    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+]
+needs_root = pytest.mark.skipif(
+    shutil.which("setpriv") is None
+    or subprocess.run([*AS_NOBODY, "true"], capture_output=True, check=False).returncode != 0,
+    reason="only root may give files away and become somebody else",
+)
+
 # One stand-in under many names. It keeps what it is told in $FAKE and does to the machine's root what the
 # program of that name would do. $FAKE/log has every call; $FAKE/fail/VERB-UNIT makes one fail.
 STAND_IN = r"""
@@ -81,6 +93,9 @@ def account(database, line):
     with open(file, "a") as f:
         f.write(line + "\n")
 
+def number(option):
+    return arguments[arguments.index(option) + 1] if option in arguments else 990
+
 def drop(database, who):
     file = root / "etc" / database
     lines = [l for l in file.read_text().splitlines() if l.split(":")[0] != who]
@@ -108,10 +123,9 @@ elif name == "apt-get":
         with open(fake / "packages", "a") as f:
             f.write(" ".join(arguments[arguments.index("--") + 1:]) + "\n")
 elif name == "groupadd":
-    account("group", f"{arguments[-1]}:x:{arguments[arguments.index('--gid') + 1]}:")
+    account("group", f"{arguments[-1]}:x:{number('--gid')}:")
 elif name == "useradd":
-    number = arguments[arguments.index("--uid") + 1]
-    account("passwd", f"{arguments[-1]}:x:{number}:{number}::/:/usr/sbin/nologin")
+    account("passwd", f"{arguments[-1]}:x:{number('--uid')}:{number('--uid')}::/:/usr/sbin/nologin")
 elif name == "userdel":
     drop("passwd", arguments[-1])
 elif name == "groupdel":

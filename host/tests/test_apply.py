@@ -602,6 +602,23 @@ def test_users(machine):
     assert machine.read("/etc/passwd") == before  # it was there before
 
 
+def test_a_user_whose_number_is_nobodys_business(machine):
+    manifest = {"users": [{"name": "keeper", "home": "/x"}]}
+    before = machine.read("/etc/passwd"), machine.read("/etc/group")
+    assert machine.compare(manifest)[1:] == ["user keeper: there: missing"]
+    assert machine.run(manifest) == "layer test: user keeper made"
+    assert machine.calls() == [
+        "groupadd --system keeper",
+        "useradd --system --gid keeper --no-create-home --home-dir /x --shell /usr/sbin/nologin keeper",
+    ]
+    assert machine.compare(manifest) == []
+    machine.write("/etc/passwd", before[0] + "keeper:x:55:990::/:/bin/sh\n")  # it may be any
+    assert machine.run(manifest) == "layer test: unchanged"
+    assert machine.compare(manifest) == []
+    machine.remove()
+    assert (machine.read("/etc/passwd"), machine.read("/etc/group")) == before
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_owners(machine):
     manifest = {

@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+from conftest import AS_NOBODY, NOBODY, needs_root
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
 VIP, PORT = "192.0.2.100", 7860
@@ -119,7 +120,7 @@ class Director:
             DIRECTORS[number - 1],
             folder / f"d{number}",
         )
-        self.port, self.process = port, None
+        self.port, self.process, self.before = port, None, []
         (self.root / "proc/net").mkdir(parents=True)
         (self.root / "etc/cosyvoice-lvs").mkdir(parents=True)
         (self.root / "run/cosyvoice-lvs/track").mkdir(parents=True)
@@ -168,7 +169,7 @@ class Director:
             "PATH": f"{self.root}/bin:{os.environ['PATH']}",
         }
         with open(self.root / "log", "a") as log:
-            command = [sys.executable, "-IS", HOST / "turns.py", self.config]
+            command = [*self.before, sys.executable, "-IS", HOST / "turns.py", self.config]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
     def start(self):
@@ -1058,6 +1059,32 @@ def test_a_standby_takes_part_again_after_a_while_also_when_the_other_director_n
     os.utime(stand_down, (before, before))
     wait(lambda: not stand_down.exists())
     wait(lambda: "the other director had no turn" in two.said())
+
+
+@needs_root
+def test_as_a_user_of_its_own_it_goes_on_with_what_root_left(cluster):
+    one, two = cluster.directors
+    kept = two.root / "run/cosyvoice-lvs/turns"
+    kept.mkdir()
+    os.chown(kept, 0, NOBODY)
+    kept.chmod(0o775)
+    (kept / "state.json").write_text('{"held": [["realServer", "127.0.2.1", "rs-1"]], "taken": {}}')
+    (kept / "state.json.new").write_text("half of")
+    two.before = AS_NOBODY
+    cluster.begin()
+    client = cluster.ask(cluster.nodes[1])
+    client.heard("rs-1 has its turn")
+    client.go().done()
+    wait(lambda: (kept / "state.json").stat().st_uid == NOBODY)
+    # The deployment's word and keepalived's are root's.
+    (kept / "stand-down").write_text("3\n")
+    cluster.ask_director(one).go().done()
+    wait(lambda: not (kept / "stand-down").exists())
+    (kept / "stand-down").write_text("2\n")
+    (kept / "stand-down").chmod(0o600)
+    cluster.ask_director(one, directors=[one]).go().done()
+    wait(lambda: (kept / "stand-down").read_text() == "1\n")
+    assert os.stat(kept).st_uid == 0
 
 
 def test_a_director_that_leaves_and_is_off_holds_nothing_up(cluster):

@@ -41,7 +41,7 @@ step() {
         echo "$1 goes on"
     else
         echo "$1 leaves the VIP"
-        [ "$PAUSE" = no ] || echo 3 >/run/"$1"/stand-down
+        [ "$PAUSE" = no ] || { echo 3 >/run/new && mv -fT /run/new /run/"$1"/stand-down; }
     fi
 }
 change() {

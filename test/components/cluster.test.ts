@@ -111,6 +111,12 @@ describe("Cluster", () => {
     assert.equal(step(await deploy(checkedByKeepalived)), undefined);
   });
 
+  it("makes the users that a director's programs run as, by names and not by numbers", async () => {
+    assert.deepEqual(manifest(await deploy(rawConfig()), "c-director-1-director").users, [
+      { name: "cosyvoice-turns", home: "/nonexistent" },
+    ]);
+  });
+
   it("keeps the VRRP password out of every manifest but its own, where it is a secret", async () => {
     const raw = {
       ...rawConfig(),
@@ -128,7 +134,7 @@ describe("Cluster", () => {
     const { steps } = manifest(registered, "c-director-1-auth");
     assert.deepEqual(
       steps?.map(({ run }) => run),
-      ["echo 3 >/run/cosyvoice-lvs/turns/stand-down"],
+      ["echo 3 >/run/cosyvoice-lvs/new && mv -fT /run/cosyvoice-lvs/new /run/cosyvoice-lvs/turns/stand-down"],
     );
     assert.equal(
       manifest(registered, "c-director-1-director").steps?.[0]?.unless,

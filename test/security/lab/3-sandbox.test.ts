@@ -58,11 +58,23 @@ describe("sandboxes", () => {
   });
 
   it("have nobody run as root who need not, and keep root's programs root's", async () => {
-    const users = await inside(
-      "rs-1",
-      "for unit in cosyvoice cosyvoice-front-door cosyvoice-door-metrics cosyvoice-gpu-metrics; do ps -o user= -p $(systemctl show -P MainPID $unit); done",
+    const users = async (machine: string, units: readonly string[]) => {
+      const said = await inside(
+        machine,
+        `for unit in ${units.join(" ")}; do ps -o user= -p $(systemctl show -P MainPID $unit); done`,
+      );
+      return said.trim().split(/\s+/);
+    };
+    assert.deepEqual(
+      await users("rs-1", [
+        "cosyvoice",
+        "cosyvoice-front-door",
+        "cosyvoice-door-metrics",
+        "cosyvoice-gpu-metrics",
+      ]),
+      ["cosyvoice", "www-data", "prometheus", "prometheus"],
     );
-    assert.deepEqual(users.trim().split(/\s+/), ["cosyvoice", "www-data", "prometheus", "prometheus"]);
+    assert.deepEqual(await users("director-1", ["cosyvoice-turns"]), ["cosyvoice-turns"]);
     const writable = await inside(
       "rs-1",
       "find -L /root/CosyVoice/ /usr/local/lib/cosyvoice-lvs /etc/cosyvoice /etc/cosyvoice-lvs -path /root/CosyVoice/outputs -prune -o \\( ! -user root -o -perm /022 \\) ! -type l -print",
