@@ -2,7 +2,7 @@ import * as pulumi from "@pulumi/pulumi";
 import type { ClusterConfig } from "../config/schema";
 import { renderAllowancesConfig, renderAllowancesUnit } from "../render/allowances";
 import { renderGuardConfig, renderGuardUnit } from "../render/guard";
-import { renderHealthConfig, renderHealthUnit } from "../render/health";
+import { POLLER, renderHealthConfig, renderHealthUnit } from "../render/health";
 import {
   PAUSED,
   renderKeepalivedAuth,
@@ -128,11 +128,11 @@ function authContent(password: string, config: ClusterConfig, machineName: strin
  */
 function startsAsDead({ realServers, https }: ClusterConfig) {
   const each = `cd ${paths.trackDirectory} && for name in ${realServers.map(({ name }) => name).join(" ")}; do`;
-  const door = https === undefined ? "" : " [ -e $name.door ] || echo 1 >$name.door;";
+  const door = https === undefined ? "" : ` [ -e $name.door ] || { ${placed(1, "$name.door")}; };`;
   return {
     name: "start new real servers as dead",
     unless: `${each} [ -e $name.down ]${https === undefined ? "" : " && [ -e $name.door ]"} || exit 1; done`,
-    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { echo -1000000 >$name && echo 1 >$name.down; };${door} done`,
+    run: `mkdir -p ${paths.trackDirectory} && ${each} [ -e $name.down ] || { ${placed(-1000000, "$name")} && ${placed(1, "$name.down")}; };${door} done`,
   };
 }
 
@@ -162,7 +162,7 @@ function directorContent(config: ClusterConfig, machineName: string): LayerConte
   });
   return {
     packages: ["keepalived", "ipvsadm", "nftables", ...(mover ? ["python3-boto3"] : [])],
-    users: [{ name: KEEPER, home: "/nonexistent" }],
+    users: [...(polled ? [POLLER] : []), KEEPER].map((name) => ({ name, home: "/nonexistent" })),
     modules: kernelModules(config, "director"),
     sysctls: directorSysctls(config),
     files: {

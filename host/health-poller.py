@@ -28,6 +28,9 @@ poller starts are believed, so its restart moves nobody. SIGHUP reads the config
 reported and the old one kept. While there is a file NAME.drain, a 200 counts as 503: that server is about to
 leave this director's pool.
 
+The directory is the poller's own, who is not root. Root's files in it (a new server's first ones, and
+NAME.drain) it replaces and deletes.
+
 With `weights` a server's weight follows its queue, which it tells in the header `X-Queue: N` of its 200
 (absent: 0). keepalived's configuration then has base * weight for it, the most it ever gets, and NAME says
 what to take off:

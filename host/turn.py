@@ -702,8 +702,9 @@ class Director(Turn):
                 self.set_weight(address, 0)
                 self.weights[address] = table[address][0]
             else:
-                with open(self.drain_file(name), "w", encoding="ascii"):
-                    pass
+                # The directory is the poller's: no link of its making is followed, and no pipe waited for.
+                safely = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+                os.close(os.open(self.drain_file(name), safely, 0o644))
         names = " and ".join(leaving.values())
         self.say(f"drains {names}, which leave{'s' if len(leaving) == 1 else ''} the pool")
         if not self.until(lambda: all(self.table().get(a, (0, 0))[0] == 0 for a in leaving), FOLLOWED):

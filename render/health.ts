@@ -10,6 +10,9 @@ import { byName, renderSections } from "./text";
  */
 export const AGENT_WEIGHT_BASE = 100;
 
+/** User and group of the poller, on directors. */
+export const POLLER = "cosyvoice-health";
+
 /**
  * Seconds for which a real server that takes connections and does not answer is drained before it counts as dead: one that
  * is only slow finishes what it has.
@@ -65,6 +68,8 @@ export function renderHealthUnit(): string {
       [
         "Type=notify",
         "NotifyAccess=main",
+        `User=${POLLER}`,
+        `Group=${POLLER}`,
         `ExecStart=${paths.healthPoller} ${paths.healthConfig}`,
         "ExecReload=/bin/kill -HUP $MAINPID",
         "Restart=always",
@@ -73,7 +78,8 @@ export function renderHealthUnit(): string {
         "OOMScoreAdjust=-900",
         // Polls of several intervals may be open to every real server at once.
         "LimitNOFILE=65536",
-        // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve".
+        // The directory outlives the poller: keepalived watches this very directory, and a file that vanishes means "serve". It is the
+        // poller's from its start on, with the files that are in it; until then one that runs as root goes on writing there.
         `RuntimeDirectory=${posix.relative("/run", paths.trackDirectory)}`,
         "RuntimeDirectoryPreserve=yes",
         "MemoryDenyWriteExecute=yes",

@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+from conftest import AS_NOBODY, NOBODY, needs_root
 
 POLLER = pathlib.Path(__file__).resolve().parent.parent / "health-poller.py"
 DRAIN = "-1000000"
@@ -73,10 +74,10 @@ class Poller:
         numbers = {"interval": 0.1, "timeout": 0.2, "failures": 2, "silence": 1.5, **more}
         self.config.write_text(json.dumps({**numbers, "trackDirectory": str(self.track), "servers": entries}))
 
-    def start(self):
+    def start(self, before=()):
         environment = {**os.environ, "NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": "400000"}
         self.log = open(self.folder / "log", "a+")  # noqa: SIM115
-        command = [sys.executable, "-IS", str(POLLER), str(self.config)]
+        command = [*before, sys.executable, "-IS", str(POLLER), str(self.config)]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
 
     def stop(self, number=signal.SIGTERM):
@@ -121,6 +122,24 @@ def poller(tmp_path):
     if poller.process and poller.process.poll() is None:
         poller.process.kill()
         poller.process.wait()
+
+
+@needs_root
+def test_as_a_user_of_its_own_it_goes_on_with_what_root_left(poller):
+    a, b = Server(), Server()
+    poller.track.mkdir()
+    for name, number in (("a", 0), ("a.down", 0), ("b", DRAIN), ("b.down", 1), ("a.drain", "")):
+        (poller.track / name).write_text(f"{number}\n")
+    os.chown(poller.track, NOBODY, NOBODY)
+    poller.configure({"a": a, "b": b})
+    poller.start(AS_NOBODY)
+    deadline = time.monotonic() + 10
+    while not {("a", DRAIN), ("a.down", "0"), ("b", "0"), ("b.down", "0")} <= set(poller.files().items()):
+        assert time.monotonic() < deadline, (poller.files(), poller.said())
+        time.sleep(0.01)
+    (poller.track / "a.drain").unlink()
+    poller.wait(a="0/0", b="0/0")
+    assert (poller.track / "a").stat().st_uid == NOBODY
 
 
 def test_serve_drain_dead_and_back(poller):

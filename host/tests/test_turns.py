@@ -974,6 +974,17 @@ def test_a_real_server_that_leaves_is_drained_first(cluster, end):
     wait(lambda: not drain.exists(), about="a server that stays after all must serve again")
 
 
+def test_a_link_in_the_place_of_a_drain_leads_nowhere(cluster):
+    a, b, _ = cluster.begin(directors=(1,))
+    one = cluster.directors[0]
+    another = one.root / "another"
+    another.write_text("whole")
+    (one.root / "run/cosyvoice-lvs/track/rs-3.drain").symlink_to(another)
+    lines = cluster.ask_director(one, pool=[a, b], directors=[one]).end(1)
+    assert "Too many levels of symbolic links" in lines[-1]
+    assert another.read_text() == "whole"
+
+
 def test_a_real_server_that_leaves_is_told_to_end_its_kept_connections(cluster):
     a, b, c = cluster.begin(directors=(1,))
     one, heard = cluster.directors[0], []

@@ -1,4 +1,8 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Cluster } from "../../components/cluster";
 import type { FrontDoorSecrets } from "../../components/frontDoor";
 import type { Manifest } from "../../components/remote/manifest";
@@ -103,16 +107,35 @@ describe("Cluster", () => {
     const named = "start new real servers as dead";
     const step = (registered: Registered[]) =>
       manifest(registered, "c-director-1-director").steps?.find(({ name }) => name === named);
-    assert.match(
-      step(await deploy(rawConfig()))?.run ?? "",
-      /for name in rs-1 rs-2; do .*echo -1000000 >\$name && echo 1 >\$name\.down/,
+    const run = step(await deploy(rawConfig()))?.run ?? "";
+    const folder = mkdtempSync(join(tmpdir(), "track-"));
+    mkdirSync(join(folder, "track"));
+    const track = (name: string) => readFileSync(join(folder, "track", name), "utf8");
+    // What is there stays; and a link that the poller put there is no way to another file.
+    writeFileSync(join(folder, "track/rs-1"), "0\n");
+    writeFileSync(join(folder, "track/rs-1.down"), "0\n");
+    writeFileSync(join(folder, "another"), "whole\n");
+    symlinkSync("../another", join(folder, "track/rs-2"));
+    execFileSync("sh", ["-ec", run.replaceAll("/run/cosyvoice-lvs", folder)]);
+    assert.deepEqual(
+      [
+        ...["rs-1", "rs-1.down", "rs-2", "rs-2.down"].map(track),
+        readFileSync(join(folder, "another"), "utf8"),
+      ],
+      ["0\n", "0\n", "-1000000\n", "1\n", "whole\n"],
     );
+    rmSync(folder, { recursive: true });
     const checkedByKeepalived = { ...rawConfig(), loadBalancer: { check: { kind: "tcp" } } };
     assert.equal(step(await deploy(checkedByKeepalived)), undefined);
   });
 
   it("makes the users that a director's programs run as, by names and not by numbers", async () => {
     assert.deepEqual(manifest(await deploy(rawConfig()), "c-director-1-director").users, [
+      { name: "cosyvoice-health", home: "/nonexistent" },
+      { name: "cosyvoice-turns", home: "/nonexistent" },
+    ]);
+    const checkedByKeepalived = { ...rawConfig(), loadBalancer: { check: { kind: "tcp" } } };
+    assert.deepEqual(manifest(await deploy(checkedByKeepalived), "c-director-1-director").users, [
       { name: "cosyvoice-turns", home: "/nonexistent" },
     ]);
   });

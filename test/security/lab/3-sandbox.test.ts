@@ -74,7 +74,8 @@ describe("sandboxes", () => {
       ]),
       ["cosyvoice", "www-data", "prometheus", "prometheus"],
     );
-    assert.deepEqual(await users("director-1", ["cosyvoice-turns"]), ["cosyvoice-turns"]);
+    const own = ["cosyvoice-health", "cosyvoice-turns"];
+    assert.deepEqual(await users("director-1", own), own);
     const writable = await inside(
       "rs-1",
       "find -L /root/CosyVoice/ /usr/local/lib/cosyvoice-lvs /etc/cosyvoice /etc/cosyvoice-lvs -path /root/CosyVoice/outputs -prune -o \\( ! -user root -o -perm /022 \\) ! -type l -print",
