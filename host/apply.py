@@ -86,6 +86,8 @@ STAGED = ".cosyvoice-lvs-new."
 TAIL_LINES = 30
 SYSTEMCTL_TIMEOUT = 200  # s; longer than systemd's own 90 s for a stop that has to be forced
 APT_TIMEOUT = 1200  # s
+USER_TIMEOUT = 20  # s; the unit of a user that is taken back may still be restarting
+USERDEL_IN_USE = 8
 # Debian's way to keep an installation from starting daemons, with their packaged configuration.
 POLICY = "/usr/sbin/policy-rc.d"
 POLICY_TEXT = b"#!/bin/sh\n# cosyvoice-lvs: there while packages are installed\nexit 101\n"
@@ -1647,6 +1649,10 @@ class Apply(Layer):
 def remove_user(machine, name, made):
     if made.get("user") and machine.number("/etc/passwd", name) is not None:
         code, text = machine.run(["userdel", name], 60)
+        deadline = time.monotonic() + USER_TIMEOUT
+        while code == USERDEL_IN_USE and time.monotonic() < deadline:
+            time.sleep(0.2)
+            code, text = machine.run(["userdel", name], 60)
         if code:
             raise Failed(
                 "remove user " + name, f"userdel exited with {code}", text, f"stop what runs as {name}"

@@ -1,7 +1,7 @@
 import { posix } from "node:path";
 import { type ClusterConfig, DOOR_HEALTH_PORT } from "../config/schema";
 import { paths } from "./paths";
-import { sandbox } from "./sandbox";
+import { openRuntime, sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /**
@@ -70,6 +70,7 @@ export function renderHealthUnit(): string {
         "NotifyAccess=main",
         `User=${POLLER}`,
         `Group=${POLLER}`,
+        openRuntime,
         `ExecStart=${paths.healthPoller} ${paths.healthConfig}`,
         "ExecReload=/bin/kill -HUP $MAINPID",
         "Restart=always",

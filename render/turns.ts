@@ -1,6 +1,6 @@
 import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
-import { sandbox } from "./sandbox";
+import { openRuntime, sandbox } from "./sandbox";
 import { byName, renderSections, shellQuote } from "./text";
 import { servicePorts } from "./virtualServices";
 
@@ -59,6 +59,7 @@ export function renderTurnsUnit(config: ClusterConfig): string {
         "NotifyAccess=main",
         `User=${KEEPER}`,
         `Group=${KEEPER}`,
+        openRuntime,
         // Root's, and the keeper's by its group: keepalived, which is root without the right to write what is others', and the
         // applier put files there, too. Not RuntimeDirectory=, which would give it to the keeper alone.
         `ExecStartPre=+/usr/bin/install -d -m 0775 -o root -g ${KEEPER} ${paths.turnsDirectory}`,

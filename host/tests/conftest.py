@@ -127,6 +127,10 @@ elif name == "groupadd":
 elif name == "useradd":
     account("passwd", f"{arguments[-1]}:x:{number('--uid')}:{number('--uid')}::/:/usr/sbin/nologin")
 elif name == "userdel":
+    if fails("userdel-once"):
+        (fake / "fail" / "userdel-once").unlink()
+        print(f"userdel: user {arguments[-1]} is currently used by process 1")
+        sys.exit(8)
     drop("passwd", arguments[-1])
 elif name == "groupdel":
     drop("group", arguments[-1])

@@ -619,6 +619,16 @@ def test_a_user_whose_number_is_nobodys_business(machine):
     assert (machine.read("/etc/passwd"), machine.read("/etc/group")) == before
 
 
+def test_a_user_is_taken_back_when_its_unit_has_been_restarted(machine):
+    before = machine.read("/etc/passwd")
+    machine.fail("userdel-once")
+    keeper = {"users": [{"name": "keeper", "home": "/x"}]}
+    message = machine.run({**keeper, "steps": [{"name": "build", "run": "false"}]}, code=1)
+    assert "the machine was put back to what it was" in message
+    assert machine.read("/etc/passwd") == before
+    assert machine.calls()[-3:] == ["userdel keeper", "userdel keeper", "groupdel keeper"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_owners(machine):
     manifest = {
