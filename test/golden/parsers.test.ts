@@ -20,7 +20,7 @@ import { fileURLToPath } from "node:url";
 import { paths, renderAdminsCheck } from "../../render";
 import { goldenCases, goldenFolder } from "./cases";
 import { placeFrontDoor, testFrontDoor } from "./nginx";
-import { env, run, verifyUnit } from "./readers";
+import { env, run, verifyUnit, withPackaged } from "./readers";
 
 function goldenPath(name: string, file: string): string {
   return fileURLToPath(new URL(`${name}/${file}`, goldenFolder));
@@ -143,24 +143,13 @@ describe("systemd", () => {
     });
   }
 
-  /** The distribution's units, by what is added to them. */
-  const packaged: Readonly<Record<string, string>> = {
-    keepalived: "keepalived",
-    prometheus: "prometheus",
-    alertmanager: "prometheus-alertmanager",
-    prober: "prometheus-blackbox-exporter",
-    "node-exporter": "prometheus-node-exporter",
-    "node-exporter-director": "prometheus-node-exporter",
-  };
-
   for (const [name, file] of goldens(/\.service\.d\.conf$/)) {
     it(`finds little to gain in the distribution's unit with ${name}/${file}`, () => {
-      const added = file.replace(".service.d.conf", "");
-      const unit = join(folder, `${packaged[added]}.service`);
-      const whole = `${readFileSync(`/lib/systemd/system/${packaged[added]}.service`, "utf8")}\n${readFileSync(goldenPath(name, file), "utf8")}`;
-      writeFileSync(unit, whole);
+      const whole = withPackaged(file, readFileSync(goldenPath(name, file), "utf8"));
+      const unit = join(folder, whole.unit);
+      writeFileSync(unit, whole.text);
       const found = exposure(unit);
-      assert.ok(found <= (exposed[`${added}.service`] ?? 2), String(found));
+      assert.ok(found <= (exposed[whole.unit] ?? 2), String(found));
     });
   }
 

@@ -1,5 +1,6 @@
 /** The programs that read on a machine what is rendered here. */
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { paths } from "../../render";
 
@@ -69,4 +70,22 @@ export function verifyUnit(folder: string, ...units: readonly string[]): string 
     .filter((line) => !ownPrograms.some((program) => line.includes(`Command ${program} is not executable: `)))
     .join("\n")
     .trim();
+}
+
+/** The distribution's units, by the names of our files that add to them. */
+const packaged: Readonly<Record<string, string>> = {
+  keepalived: "keepalived",
+  prometheus: "prometheus",
+  alertmanager: "prometheus-alertmanager",
+  prober: "prometheus-blackbox-exporter",
+  "node-exporter": "prometheus-node-exporter",
+  "node-exporter-director": "prometheus-node-exporter",
+};
+
+/** A unit of the distribution with what a golden file adds to it. */
+export function withPackaged(file: string, added: string): { readonly unit: string; readonly text: string } {
+  const name = packaged[file.replace(".service.d.conf", "")];
+  if (name === undefined) throw new Error(`no package is known whose unit ${file} is added to`);
+  const unit = `${name}.service`;
+  return { unit, text: `${readFileSync(join("/lib/systemd/system", unit), "utf8")}\n${added}` };
 }
