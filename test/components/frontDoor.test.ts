@@ -126,7 +126,10 @@ describe("FrontDoor", () => {
 
   it("starts a real server's door as closed for keepalived, at every port", async () => {
     const { steps, checks } = manifest(await deploy({}), "c-director-1-director");
-    assert.match(steps?.[1]?.run ?? "", /\[ -e \$name\.door \] \|\| echo 1 >\$name\.door;/);
+    assert.match(
+      steps?.[1]?.run ?? "",
+      /\[ -e \$name\.door \] \|\| \{ echo 1 >\S+ && mv -fT \S+ \$name\.door; \};/,
+    );
     assert.match(steps?.[1]?.unless ?? "", /\[ -e \$name\.down \] && \[ -e \$name\.door \] \|\| exit 1/);
     assert.deepEqual(
       checks?.map(({ run }) => /-t (\S+)/.exec(run)?.[1]).filter((service) => service !== undefined),
