@@ -57,6 +57,16 @@ describe("sandboxes", () => {
     assert.equal(Object.keys(found).length, sandboxProofs.length);
   });
 
+  it("let the poller and the keeper of the turns write what is theirs and nothing else", async () => {
+    const writable = (user: string) =>
+      inside(
+        "director-1",
+        `setpriv --reuid ${user} --regid ${user} --init-groups find /run/cosyvoice-lvs /etc/cosyvoice-lvs /etc/keepalived /usr/local/lib/cosyvoice-lvs -type d -writable -print 2>/dev/null || true`,
+      );
+    assert.equal((await writable("cosyvoice-health")).trim(), "/run/cosyvoice-lvs/track");
+    assert.equal((await writable("cosyvoice-turns")).trim(), "/run/cosyvoice-lvs/turns");
+  });
+
   it("have nobody run as root who need not, and keep root's programs root's", async () => {
     const users = async (machine: string, units: readonly string[]) => {
       const said = await inside(
