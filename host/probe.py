@@ -15,6 +15,7 @@ scheduler of that virtual service, or null
 units     {unit: systemd's word for its state}
 ready     true, or why GET /readyz on this machine did not say 200; null when nothing is meant to listen here
 queue     {"waiting", "running"} as that answer tells them, or null
+share     "ok", or why results cannot be kept or read, as that answer tells it; null when it does not
 drain     {"reason", "since": seconds since 1970} while somebody or a deployment drains this machine, or null
 releases  {"current", "previous": digest or null, "staged": [{"digest", "complete", "since"}]} of the speech
           app, or null when none ever was here
@@ -92,7 +93,7 @@ def virtual_service(vip, port):
 
 
 def readiness(port):
-    """(true or why not, queue or None) by GET /readyz."""
+    """(true or why not, queue or None, word about the share or None) by GET /readyz."""
     try:
         with socket.create_connection(("127.0.0.1", port), 2) as connection:
             connection.settimeout(3)
@@ -104,18 +105,19 @@ def readiness(port):
                     break
                 answer += received
     except OSError as error:
-        return str(error), None
+        return str(error), None, None
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head.split(b"\r\n")[0].decode("latin-1")
-    ready, queue = status.split(" ")[1:2] == ["200"] or status, None
+    ready, queue, share = status.split(" ")[1:2] == ["200"] or status, None, None
     try:
         said = json.loads(body)
         if ready is not True:
             ready = ": ".join(filter(None, (said["state"], said["reason"])))
         queue = {key: int(said["queue"][key]) for key in ("waiting", "running")}
+        share = str(said["outputs"]).removeprefix("degraded: ")
     except (ValueError, KeyError, TypeError):
         pass  # not the speech app, or a version of it that tells less
-    return ready, queue
+    return ready, queue, share
 
 
 def drain():
@@ -225,7 +227,7 @@ def main(vip, port, service_port):
     units = dict(zip(UNITS, states))
     scheduler, servers = virtual_service(vip, service_port)
     serves = units.get("cosyvoice.service") not in (None, "inactive", "unknown")
-    ready, queue = readiness(port) if serves else (None, None)
+    ready, queue, share = readiness(port) if serves else (None, None, None)
     report = {
         "vip": vip_device(vip),
         "scheduler": scheduler,
@@ -233,6 +235,7 @@ def main(vip, port, service_port):
         "units": units,
         "ready": ready,
         "queue": queue,
+        "share": share,
         "drain": drain(),
         "releases": releases(),
         "engine": engine(),

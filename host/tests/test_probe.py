@@ -47,35 +47,46 @@ def ask(probe, status, body):
             thread.join()
 
 
-def answer(state, reason, **queue):
-    return json.dumps({"state": state, "reason": reason, "queue": queue}).encode()
+def answer(state, reason, outputs="ok", **queue):
+    return json.dumps({"state": state, "reason": reason, "queue": queue, "outputs": outputs}).encode()
 
 
 def test_a_ready_node_and_its_queue(probe):
     body = answer("ready", "", waiting=3, running=1, limit=20)
-    assert ask(probe, 200, body) == (True, {"waiting": 3, "running": 1})
+    assert ask(probe, 200, body) == (True, {"waiting": 3, "running": 1}, "ok")
 
 
 def test_why_a_node_is_not_ready(probe):
     body = answer("draining", "by hand (anna@desk): new fan", waiting=0, running=0)
-    assert ask(probe, 503, body) == ("draining: by hand (anna@desk): new fan", {"waiting": 0, "running": 0})
-    assert ask(probe, 503, answer("warming", "", waiting=0)) == ("warming", None)
+    queue = {"waiting": 0, "running": 0}
+    assert ask(probe, 503, body) == ("draining: by hand (anna@desk): new fan", queue, "ok")
+    assert ask(probe, 503, answer("warming", "", waiting=0)) == ("warming", None, None)
+
+
+def test_a_ready_node_that_cannot_keep_results(probe):
+    body = answer("ready", "", outputs="degraded: /made/up did not answer within 5 s", waiting=0, running=0)
+    assert ask(probe, 200, body)[2] == "/made/up did not answer within 5 s"
+
+
+def test_a_node_of_before_that_says_nothing_of_the_share(probe):
+    body = json.dumps({"queue": {"waiting": 0, "running": 1}}).encode()
+    assert ask(probe, 200, body) == (True, {"waiting": 0, "running": 1}, None)
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"busy", b"[]", b'{"state": "ready"}', b'{"queue": {"waiting": null}}']
 )
 def test_an_answer_of_something_else(probe, body):
-    assert ask(probe, 200, body) == (True, None)
-    assert ask(probe, 503, body) == ("HTTP/1.0 503 Service Unavailable", None)
+    assert ask(probe, 200, body) == (True, None, None)
+    assert ask(probe, 503, body) == ("HTTP/1.0 503 Service Unavailable", None, None)
 
 
 def test_nobody_listens(probe):
     with http.server.HTTPServer(("127.0.0.1", 0), None) as server:
         port = server.server_port
-    ready, queue = probe.readiness(port)
+    ready, queue, share = probe.readiness(port)
     assert "refused" in ready
-    assert queue is None
+    assert (queue, share) == (None, None)
 
 
 def test_a_drain(probe):

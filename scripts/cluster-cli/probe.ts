@@ -21,6 +21,7 @@ const reportSchema = z.object({
   units: z.record(z.string(), z.string()),
   ready: z.union([z.literal(true), z.string()]).nullable(),
   queue: z.object({ waiting: z.number(), running: z.number() }).nullable(),
+  share: z.string().nullable(),
   drain: z.object({ reason: z.string(), since: z.number() }).nullable(),
   releases: z
     .object({

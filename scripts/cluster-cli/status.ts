@@ -51,6 +51,8 @@ export interface RealServerStatus {
   readonly gpus: MachineReport["gpus"];
   /** What is mounted at /root/CosyVoice/outputs; null when nothing is. */
   readonly outputs: string | null;
+  /** Why results can be neither kept nor read there, in the service's words; null when they can, or it does not say. */
+  readonly outputsProblem: string | null;
 }
 
 const alertSchema = z.object({
@@ -193,6 +195,7 @@ export function summarise(
         engine: report?.engine ?? null,
         gpus: report?.gpus ?? null,
         outputs: report?.outputs ?? null,
+        outputsProblem: report?.share === "ok" ? null : (report?.share ?? null),
       };
     });
   const ends = [...answers.values()].flatMap((answer) =>
@@ -264,6 +267,13 @@ function findings(status: Omit<ClusterStatus, "findings">): string[] {
       );
     }
     if (outputs === null) found.push(`${name}: the share is not mounted at /root/CosyVoice/outputs.`);
+  }
+  // Where the storage is away all of them say it, and it is one thing.
+  for (const problem of new Set(realServers.flatMap(({ outputsProblem }) => outputsProblem ?? []))) {
+    const names = realServers.filter((server) => server.outputsProblem === problem).map(({ name }) => name);
+    found.push(
+      `${names.join(", ")}: the share cannot be used, so requests fail: ${problem} (docs/runbooks/OutputsAway.md).`,
+    );
   }
   const releases = new Set(realServers.flatMap(({ release }) => release ?? []));
   if (releases.size > 1)

@@ -60,13 +60,14 @@ function service({ reachable, service, ready, drain }: RealServerStatus): string
 function renderWhole({ realServers, certificate }: ClusterStatus): string[] {
   const shares = new Set(realServers.flatMap(({ outputs }) => outputs ?? []));
   const mounted = realServers.filter(({ outputs }) => outputs !== null).length;
+  const broken = realServers.filter(({ outputsProblem }) => outputsProblem !== null).length;
   const engines = new Set(
     realServers.flatMap(({ engine }) =>
       engine ? [`${engine.name}${engine.commit ? ` ${engine.commit.slice(0, 8)}` : ""}`] : [],
     ),
   );
   return [
-    `share ${[...shares].join(", ") || pc.red("not mounted")} on ${mounted} of ${realServers.length}  engine ${[...engines].join(", ") || "unknown"}`,
+    `share ${[...shares].join(", ") || pc.red("not mounted")} on ${mounted} of ${realServers.length}${broken === 0 ? "" : pc.red(`, no use on ${broken}`)}  engine ${[...engines].join(", ") || "unknown"}`,
     ...(certificate === null
       ? []
       : [`certificate until ${certificate.until.slice(0, 10)}, ${certificate.days} days`]),

@@ -49,6 +49,7 @@ const report = (changes: Partial<MachineReport>): { readonly report: MachineRepo
     units: { "keepalived.service": "active", "cosyvoice.service": "active" },
     ready: true,
     queue: { waiting: 0, running: 0 },
+    share: "ok",
     drain: null,
     releases: null,
     engine: { name: "cpu", commit: null },
@@ -99,6 +100,11 @@ describe("scripts/cluster status", () => {
       /rs-2 \(10\.0\.0\.2\) cannot be reached/,
     ],
     ["a share that is away", { "rs-1": report({ outputs: null }) }, /rs-1: the share is not mounted/],
+    [
+      "a share that does not answer, and only once",
+      { "rs-1": report({ share: "made up: no answer" }), "rs-2": report({ share: "made up: no answer" }) },
+      /rs-1, rs-2: the share cannot be used, so requests fail: made up: no answer \(docs\/runbooks\/OutputsAway\.md\)\.$/m,
+    ],
     [
       "a service that is not ready",
       { "rs-1": report({ ready: "503" }) },

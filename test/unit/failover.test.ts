@@ -37,6 +37,7 @@ class PretendPair {
         drain: null,
       },
       units: { "keepalived.service": holds ? "active" : this.keepalived },
+      share: null,
       ...{ releases: null, engine: null, gpus: null, certificate: null, outputs: null, layers: {} },
     };
     return { exitCode: 0, stdout: JSON.stringify(report), stderr: "" };
