@@ -1,15 +1,17 @@
 import { CommanderError } from "commander";
 import { said } from "../../lab/errors";
 import { clusterProgram } from "./program";
-import { EXIT } from "./session";
+import { EXIT, namingStack, stackOf } from "./session";
 
+const program = clusterProgram();
 try {
-  await clusterProgram().parseAsync();
+  await program.parseAsync();
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? EXIT.well : EXIT.failed;
   } else {
-    console.error(said(error));
+    const words = said(error);
+    console.error(typeof words === "string" ? namingStack(words, stackOf(program)) : words);
     process.exitCode = EXIT.failed;
   }
 }

@@ -3,12 +3,13 @@ import { changeCommands } from "./commands/change";
 import { keepCommands } from "./commands/keep";
 import { lookCommands } from "./commands/look";
 import { useCommands } from "./commands/use";
+import { DEFAULT_STACK } from "./session";
 
 /** The whole command line, ready to be parsed. */
 export function clusterProgram(): Command {
   const program = new Command("scripts/cluster")
     .description("Shows, uses, changes and repairs a deployed cluster.")
-    .option("-s, --stack <name>", "the stack", process.env.PULUMI_STACK ?? "lab")
+    .option("-s, --stack <name>", "the stack", DEFAULT_STACK)
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })
     .showHelpAfterError("What there is: scripts/cluster --help, scripts/cluster COMMAND --help")

@@ -12,7 +12,7 @@ import { onTheShare, SHARE_LIMIT } from "./backup";
 import { connect, type Inventory, type InventoryMachine, readInventory } from "./inventory";
 import type { ProgressLine } from "./progress";
 import { programWithInput, runProgram } from "./run";
-import { agreed, type Outcome } from "./session";
+import { agreed, namingStack, type Outcome } from "./session";
 import { stackFilePath } from "./stackFile";
 import { exportState, importStateText, type State } from "./state";
 import { columns } from "./table";
@@ -89,7 +89,12 @@ export async function restore(
         await importStateText(stack, await readFile(join(directory, PARTS.state), "utf8"));
       if (share && changes.includes("share")) await share.put(progress);
       progress.clear();
-      say(`Put back: ${changes.join(", ")}. What the machines are like: scripts/cluster doctor`);
+      say(
+        namingStack(
+          `Put back: ${changes.join(", ")}. What the machines are like: scripts/cluster doctor`,
+          stack,
+        ),
+      );
       return "well";
     } finally {
       await share?.close();

@@ -11,12 +11,26 @@ export const EXIT = { well: 0, findings: 1, failed: 2, declined: 3 } as const;
 /** What a command came to. */
 export type Outcome = keyof typeof EXIT;
 
+/** The stack that a command is about where none is said. */
+export const DEFAULT_STACK = process.env.PULUMI_STACK ?? "lab";
+
+/**
+ * A text in which every `scripts/cluster COMMAND` says which stack is meant, where that is not the one that it would be about by itself:
+ * whoever types what stands below the status of another stack must not put a machine of the lab back into its pool.
+ */
+export function namingStack(text: string, stack: string, unsaid = DEFAULT_STACK): string {
+  if (stack === unsaid) return text;
+  return text.replace(/scripts\/cluster (?=[a-z])(?!.* --stack )/g, `scripts/cluster --stack ${stack} `);
+}
+
 /** What a command works with: the stack's machines, a way to them, and a line for its progress. */
 export interface Session {
   readonly stack: string;
   readonly inventory: Inventory;
   readonly ssh: OpenSsh;
   readonly progress: ProgressLine;
+  /** Takes the progress away and prints a text, in which commands name the stack where they must. */
+  print(text: string): void;
 }
 
 /** The stack that a command is about. */
@@ -35,7 +49,11 @@ export async function within(
     progress.show(`reading the stack ${stack}`);
     const inventory = await readInventory(stack);
     await using ssh = await connect(stack, inventory);
-    const outcome = await work({ stack, inventory, ssh, progress });
+    const print = (text: string) => {
+      progress.clear();
+      console.log(namingStack(text, stack));
+    };
+    const outcome = await work({ stack, inventory, ssh, progress, print });
     if (outcome !== undefined) process.exitCode = EXIT[outcome];
   } finally {
     progress.clear();

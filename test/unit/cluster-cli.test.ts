@@ -5,14 +5,49 @@ import type { OpenSsh } from "../../components/remote/openssh";
 import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
+import { clusterProgram } from "../../scripts/cluster-cli/program";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
 import { lastLine } from "../../scripts/cluster-cli/pulumi";
 import { chooseRelease, type NodeReleases, renderReleases } from "../../scripts/cluster-cli/releases";
+import { namingStack } from "../../scripts/cluster-cli/session";
 import type { State } from "../../scripts/cluster-cli/state";
 import { type Answer, summarise } from "../../scripts/cluster-cli/status";
 import { renderStatus } from "../../scripts/cluster-cli/table";
 import { settled } from "../../scripts/cluster-cli/unlock";
 import { inventory } from "./inventory-fixture";
+
+describe("a command that stands in what scripts/cluster says", () => {
+  const hint = "rs-2 is drained (scripts/cluster undrain rs-2), see scripts/cluster status.";
+
+  it("names the stack where it would be about another one", () => {
+    assert.equal(
+      namingStack(hint, "made-up", "lab"),
+      "rs-2 is drained (scripts/cluster --stack made-up undrain rs-2), see scripts/cluster --stack made-up status.",
+    );
+    assert.equal(namingStack(hint, "lab", "lab"), hint);
+  });
+
+  it("names it once, and is as valid in JSON", () => {
+    const said = "scripts/cluster rollback --clear --stack made-up";
+    assert.equal(namingStack(said, "made-up", "lab"), said);
+    const json = JSON.stringify({ findings: [{ fix: "scripts/cluster doctor --repair" }, { fix: hint }] });
+    assert.equal(
+      JSON.parse(namingStack(json, "made-up", "lab")).findings[0].fix,
+      "scripts/cluster --stack made-up doctor --repair",
+    );
+  });
+
+  it("is taken by the program as it is said", async () => {
+    const program = clusterProgram();
+    const undrain = program.commands.find((command) => command.name() === "undrain");
+    let told: unknown;
+    undrain?.action((name: string) => {
+      told = [name, program.opts().stack];
+    });
+    await program.parseAsync(["--stack", "made-up", "undrain", "rs-2"], { from: "user" });
+    assert.deepEqual(told, ["rs-2", "made-up"]);
+  });
+});
 
 describe("what pulumi says when nobody can type an answer", () => {
   const words = (stderr: string) => lastLine({ exitCode: 255, stdout: "", stderr });

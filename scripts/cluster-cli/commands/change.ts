@@ -98,10 +98,9 @@ that is gone already: scripts/cluster forget NAME.`,
     .option("--force", "also when the other director does not send to every real server")
     .description("have the other director take the VIP")
     .action(({ force }: { force?: true }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         const text = await failover(inventory, ssh, force === true, progress);
-        progress.clear();
-        console.log(text);
+        print(text);
         return "well";
       }),
     );
@@ -115,11 +114,10 @@ that is gone already: scripts/cluster forget NAME.`,
     .option("--force", "also the last one that serves")
     .description("take a real server out of the pool for work by hand; what it has in its queue is finished")
     .action((name: string, options: { reason?: string; wait: number; force?: true }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         const wanted = { reason: options.reason, wait: options.wait, force: options.force === true };
         const { text, idle } = await drain(inventory, name, ssh, wanted, progress);
-        progress.clear();
-        console.log(text);
+        print(text);
         return idle ? "well" : "findings";
       }),
     );
@@ -133,10 +131,9 @@ that is gone already: scripts/cluster forget NAME.`,
     .argument("<real server>", "its name")
     .description("put a drained real server back into the pool")
     .action((name: string) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         const text = await undrain(inventory, name, ssh, progress);
-        progress.clear();
-        console.log(text);
+        print(text);
         return "well";
       }),
     );

@@ -4,7 +4,7 @@ import { diagnose, renderDiagnosis, repair } from "../doctor";
 import { deployedLayers } from "../layers";
 import { followLogs, type LogLine, readLogs, renderLogs } from "../logs";
 import { listReleases, readReleases, renderReleases } from "../releases";
-import { explain, seconds, since, within } from "../session";
+import { explain, namingStack, seconds, since, within } from "../session";
 import { exportState } from "../state";
 import { clusterStatus } from "../status";
 import { renderStatus } from "../table";
@@ -20,11 +20,10 @@ export function lookCommands(program: Command): void {
     )
     .option("--json", "for programs")
     .action(({ json }: { json?: true }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         progress.show("asking the machines");
         const found = await clusterStatus(inventory, ssh);
-        progress.clear();
-        console.log(json ? JSON.stringify(found, undefined, 2) : renderStatus(found));
+        print(json ? JSON.stringify(found, undefined, 2) : renderStatus(found));
         return found.findings.length === 0 ? "well" : "findings";
       }),
     );
@@ -38,10 +37,10 @@ export function lookCommands(program: Command): void {
     .option("--every <seconds>", "pause between two looks", seconds, 2)
     .description("the status, again and again")
     .action(({ every }: { every: number }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ stack, inventory, ssh, progress }) => {
         progress.show("asking the machines");
         for (;;) {
-          const text = renderStatus(await clusterStatus(inventory, ssh));
+          const text = namingStack(renderStatus(await clusterStatus(inventory, ssh)), stack);
           progress.clear();
           // To the upper left, and each line's rest and what is below it away: without a flicker.
           if (process.stdout.isTTY)
@@ -62,7 +61,7 @@ export function lookCommands(program: Command): void {
     .option("--json", "for programs")
     .description("compare every machine with what was deployed, and look for what else can be wrong")
     .action(({ repair: mend, json }: { repair?: true; json?: true }) =>
-      within(program, async ({ stack, inventory, ssh, progress }) => {
+      within(program, async ({ stack, inventory, ssh, progress, print }) => {
         progress.show("reading what was deployed");
         const layers = deployedLayers((await exportState(stack, true)).deployment.resources ?? []);
         let diagnosis = await diagnose(inventory, layers, ssh, progress);
@@ -72,9 +71,8 @@ export function lookCommands(program: Command): void {
           console.error(said.join("\n"));
           diagnosis = await diagnose(inventory, layers, ssh, progress);
         }
-        progress.clear();
         const { findings, notes } = diagnosis;
-        console.log(
+        print(
           json
             ? JSON.stringify({ findings, notes }, undefined, 2)
             : renderDiagnosis(diagnosis, inventory.machines.length),
@@ -148,10 +146,9 @@ export function lookCommands(program: Command): void {
     .option("--json", "for programs")
     .description("send one request, capture it on all machines at once, and draw its way hop by hop")
     .action(({ from, json }: { from?: string; json?: true }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         const found = await trace(inventory, ssh, from, progress);
-        progress.clear();
-        console.log(json ? JSON.stringify(found, undefined, 2) : renderTrace(found));
+        print(json ? JSON.stringify(found, undefined, 2) : renderTrace(found));
         const { verdict, missing } = found;
         return verdict.findings.length + missing.length === 0 ? "well" : "findings";
       }),

@@ -19,14 +19,13 @@ export function useCommands(program: Command): void {
     .option("--fresh", "have it spoken even if the result is there already")
     .description("have a sentence said through the VIP")
     .action((text: string, options: { output: string; voice?: string; seed?: number; fresh?: true }) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+      within(program, async ({ inventory, ssh, progress, print }) => {
         const { voice, seed } = options;
         progress.show("having it said");
         const spoken = await speak(inventory, ssh, text, { voice, seed, cache: options.fresh !== true });
-        progress.clear();
         await writeFile(options.output, spoken.audio);
         const how = spoken.cache === "hit" ? "found" : "made";
-        console.log(
+        print(
           `${options.output}: ${spoken.seconds.toFixed(1)} s of audio, ${how} by ${spoken.node} in ${spoken.took.toFixed(1)} s. ` +
             `More: scripts/cluster logs --request ${spoken.request}`,
         );
