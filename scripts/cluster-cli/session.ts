@@ -1,6 +1,7 @@
 import { createInterface } from "node:readline/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import type { OpenSsh } from "../../components/remote/openssh";
+import { parseIPv4 } from "../../config/addresses";
 import { connect, type Inventory, readInventory } from "./inventory";
 import { parseSince } from "./logs";
 import { ProgressLine } from "./progress";
@@ -96,6 +97,13 @@ export function whole(least: number, most: number) {
       throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`);
     return value;
   };
+}
+
+/** An argument: an IPv4 address. */
+export function ipv4(text: string): string {
+  if (parseIPv4(text) === undefined)
+    throw new InvalidArgumentError("Give an IPv4 address, such as 192.168.1.201.");
+  return text;
 }
 
 /** An option's argument: a moment, as seconds since 1970. */

@@ -224,7 +224,7 @@ function cliSteps(args: readonly string[]): readonly Step[] | string {
   };
   const lab: Step = {
     name: "scripts/cluster, in the lab",
-    command: [...some, "900000", "test/lab/1c-operate.test.ts", "test/cli/change.test.ts"],
+    command: [...some, "900000", "test/lab/1c-operate.test.ts", "test/cli/*.test.ts"],
     counts: "mocha",
     lab: true,
     environment: { COSYVOICE_LVS_STATE: stateDir() },

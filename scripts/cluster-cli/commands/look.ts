@@ -4,12 +4,12 @@ import { diagnose, renderDiagnosis, repair } from "../doctor";
 import { deployedLayers } from "../layers";
 import { followLogs, type LogLine, readLogs, renderLogs } from "../logs";
 import { listReleases, readReleases, renderReleases } from "../releases";
-import { explain, namingStack, seconds, since, within } from "../session";
+import { explain, ipv4, namingStack, seconds, since, within } from "../session";
 import { exportState } from "../state";
 import { clusterStatus } from "../status";
 import { renderStatus } from "../table";
 import { renderTrace, trace } from "../trace";
-import { where } from "../where";
+import { renderWhere, where } from "../where";
 
 /** Commands that change nothing, but for what `doctor --repair` puts back. */
 export function lookCommands(program: Command): void {
@@ -124,25 +124,31 @@ export function lookCommands(program: Command): void {
 
   const whereCommand = program
     .command("where")
-    .argument("<client>", "its IPv4 address")
-    .description("the real server that a client's connections go to, computed as the kernel does")
-    .action((client: string) =>
-      within(program, async ({ inventory, ssh, progress }) => {
+    .argument("<client>", "its IPv4 address", ipv4)
+    .description(
+      "the real server that a client's connections go to, computed as the kernel does, and those that it has",
+    )
+    .option("--json", "for programs")
+    .action((client: string, { json }: { json?: true }) =>
+      within(program, async ({ inventory, ssh, progress, print }) => {
         progress.show("asking the directors");
-        const text = await where(inventory, ssh, client);
-        progress.clear();
-        console.log(text);
+        const found = await where(inventory, ssh, client);
+        print(json ? JSON.stringify(found, undefined, 2) : renderWhere(found));
         return "well";
       }),
     );
   explain(whereCommand, {
     exit: "0 it is said",
-    examples: ["where 192.168.1.201", "where 10.20.3.4 --stack prod"],
+    examples: [
+      "where 192.168.1.201",
+      "where 10.20.3.4 --stack prod",
+      "where 10.20.3.4 --json | jq -r .realServer.name",
+    ],
   });
 
   const traceCommand = program
     .command("trace")
-    .option("--from <address>", "an address of the client machine to ask from")
+    .option("--from <address>", "an address of the client machine to ask from", ipv4)
     .option("--json", "for programs")
     .description("send one request, capture it on all machines at once, and draw its way hop by hop")
     .action(({ from, json }: { from?: string; json?: true }) =>
