@@ -43,28 +43,37 @@ export async function readLogs(
       const texts = output.split("\n").filter((line) => line !== "");
       return texts.map((line) => ({ machine: from.name, ...lineSchema.parse(JSON.parse(line)) }));
     } catch (error) {
-      if (!(error instanceof UnreachableError)) throw error;
-      missing.push(`${from.name} cannot be reached: ${error.reason}`);
+      // One machine that cannot be read must not hide the others.
+      const reached = !(error instanceof UnreachableError);
+      missing.push(reached ? (error as Error).message : `${from.name} cannot be reached: ${error.reason}`);
       return [];
     }
   };
   const lines = (await Promise.all(asked.map(read))).flat();
-  return { lines: lines.sort((a, b) => a.at - b.at), missing };
+  return { lines: lines.sort((a, b) => a.at - b.at), missing: missing.sort() };
 }
 
-/** Goes on with what comes after, until the program is ended. */
+/**
+ * Goes on with what comes after, until the program is ended.
+ *
+ * @param complain gets the machines that have nothing to show and why, whenever they become others.
+ */
 export async function followLogs(
   inventory: Inventory,
   ssh: OpenSsh,
   options: LogOptions,
   show: (lines: readonly LogLine[]) => void,
+  complain: (missing: readonly string[]) => void,
 ): Promise<never> {
   // Lines arrive late: over NFS, and from machines that answer slowly. So each look goes back a little.
   const shown = new Set<string>();
   let { since } = options;
+  let complained = "";
   for (;;) {
     const began = Date.now() / 1000;
-    const { lines } = await readLogs(inventory, ssh, { ...options, since });
+    const { lines, missing } = await readLogs(inventory, ssh, { ...options, since });
+    if (missing.join() !== complained) complain(missing);
+    complained = missing.join();
     const fresh = lines.filter((line) => !shown.has(JSON.stringify(line)));
     show(fresh);
     for (const line of fresh) shown.add(JSON.stringify(line));
@@ -75,13 +84,19 @@ export async function followLogs(
 
 const COLOURS = [pc.cyan, pc.magenta, pc.yellow, pc.green, pc.blue];
 
-/** Lines for people: when, where, what. */
-export function renderLogs(lines: readonly LogLine[], { machines }: Inventory): string {
+/** Lines for people: when, where, what. The day is said where a line is not of today. */
+export function renderLogs(lines: readonly LogLine[], { machines }: Inventory, now = Date.now()): string {
+  const today = new Date(now).toISOString().slice(0, 10);
+  const [first] = lines;
+  const days = first !== undefined && !new Date(first.at * 1000).toISOString().startsWith(today);
   const width = Math.max(...machines.map(({ name }) => name.length));
   return lines
     .map(({ at, machine, source, text }) => {
       const colour = COLOURS[machines.findIndex(({ name }) => name === machine) % COLOURS.length] ?? String;
-      const when = new Date(at * 1000).toISOString().slice(11, 23);
+      const when = new Date(at * 1000)
+        .toISOString()
+        .slice(days ? 0 : 11)
+        .replace("T", " ");
       return `${pc.dim(when)} ${colour(machine.padEnd(width))} ${pc.dim(source)} ${text}`;
     })
     .join("\n");

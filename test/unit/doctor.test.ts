@@ -1,16 +1,11 @@
 import assert from "node:assert/strict";
 import { judge, judgeClocks, renderDiagnosis, strangers } from "../../scripts/cluster-cli/doctor";
-import type { Inventory, InventoryMachine } from "../../scripts/cluster-cli/inventory";
+import type { InventoryMachine } from "../../scripts/cluster-cli/inventory";
 import { deployedLayers } from "../../scripts/cluster-cli/layers";
-import { parseSince, renderLogs } from "../../scripts/cluster-cli/logs";
 import { scheduledByMh } from "../../scripts/cluster-cli/mh";
-import { machine, inventory as pair } from "./inventory-fixture";
+import { machine } from "./inventory-fixture";
 
 const speaker: InventoryMachine = { ...machine("rs-1", "realServer", "10.0.0.1"), listens: [7860] };
-const inventory: Inventory = {
-  ...pair,
-  machines: [{ ...machine("director-1", "director", "10.0.0.11"), listens: [7860] }, speaker],
-};
 
 const gibibyte = 2 ** 30;
 const examination = { clock: 0, disks: [], listens: [], filters: [] };
@@ -95,22 +90,6 @@ describe("scripts/cluster doctor", () => {
       renderDiagnosis({ findings: [], notes: [], differing: new Map() }, 2),
       /Nothing found: 2 machines/,
     );
-  });
-});
-
-describe("scripts/cluster logs", () => {
-  it("reads spans and moments", () => {
-    const now = Date.parse("2026-01-31T03:00:00Z") / 1000;
-    assert.equal(parseSince("10m", now), now - 600);
-    assert.equal(parseSince("2d", now), now - 172_800);
-    assert.equal(parseSince("2026-01-31T02:59:59Z", now), now - 1);
-    for (const wrong of ["", "yesterday", "10", "10 m", "-5m"])
-      assert.equal(parseSince(wrong, now), undefined, wrong);
-  });
-
-  it("shows when, where, what", () => {
-    const line = { machine: "rs-1", at: 1_769_828_400.25, source: "jobs", text: "done" };
-    assert.match(renderLogs([line], inventory), /03:00:00\.250.*rs-1.*jobs.*done/);
   });
 });
 

@@ -110,10 +110,14 @@ export function lookCommands(program: Command): void {
           };
           const wanted = { machine, request: options.request, since: options.since ?? since("15m") };
           progress.show("reading the logs");
-          if (options.follow) await followLogs(inventory, ssh, wanted, show);
+          const complain = (missing: readonly string[]) => {
+            progress.clear();
+            for (const reason of missing) console.error(reason);
+          };
+          if (options.follow) await followLogs(inventory, ssh, wanted, show, complain);
           const { lines, missing } = await readLogs(inventory, ssh, wanted);
           show(lines);
-          for (const reason of missing) console.error(reason);
+          complain(missing);
           return missing.length > 0 || lines.length === 0 ? "findings" : "well";
         }),
     );
