@@ -74,7 +74,7 @@ export function choice<const T extends readonly [string, ...string[]]>(values: T
   return z.enum(values, form).register(about, { form, ...words });
 }
 
-const addressForm = "an IPv4 address such as 192.168.1.101";
+const addressForm = "an IPv4 address that a machine can have, such as 192.168.1.101";
 
 export function address(words: About) {
   return text(isHostAddress, addressForm, words);

@@ -68,7 +68,8 @@ export async function pack(
 export async function unpack(archive: string, directory: string): Promise<Manifest> {
   const tar = ["--extract", "--gzip", "--file", archive, "--directory", directory, "--no-same-owner"];
   const { exitCode, stderr } = await execa("tar", tar, { reject: false });
-  if (exitCode !== 0) throw new Error(`${archive} cannot be read: ${stderr.trim().split("\n").at(-1)}`);
+  // The first line has the reason, the last one that tar gives up.
+  if (exitCode !== 0) throw new Error(`${archive} cannot be read: ${stderr.trim().split("\n")[0]}`);
   let manifest: Manifest;
   try {
     manifest = manifestSchema.parse(JSON.parse(await readFile(join(directory, MANIFEST), "utf8")));

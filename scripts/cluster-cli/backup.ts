@@ -1,6 +1,7 @@
+import { existsSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { execa } from "execa";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { type Manifest, PARTS, pack } from "./archive";
@@ -36,6 +37,7 @@ export async function backup(
   const made = new Date().toISOString();
   const stamp = made.slice(0, 19).replaceAll(/[-:]/g, "");
   const file = resolve(output ?? `cosyvoice-${stack}-${stamp}.tar.gz`);
+  refuseTarget(file);
   const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-backup-"));
   try {
     progress.show("exporting the state");
@@ -63,6 +65,13 @@ export async function backup(
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** Before the share is read, which may take hours. @throws when an archive cannot be written there. */
+export function refuseTarget(file: string): void {
+  if (existsSync(file)) throw new Error(`${file} is there already: name another file with --output.`);
+  if (!existsSync(dirname(file)))
+    throw new Error(`There is no directory ${dirname(file)}: make it, or name another file with --output.`);
 }
 
 /** A real server that has the share mounted. @throws when there is none. */

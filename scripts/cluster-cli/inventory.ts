@@ -64,7 +64,18 @@ export async function readInventory(stack: string): Promise<Inventory> {
       `Stack "${stack}" has no inventory: ${lastLine(result)}. Deploy it first: pulumi up --stack ${stack} (the lab: scripts/lab up).`,
     );
   }
-  return inventorySchema.parse(JSON.parse(result.stdout));
+  return parseInventory(result.stdout, stack);
+}
+
+/** @param text the output as JSON @throws with what to do when another version of this repository wrote it. */
+export function parseInventory(text: string, stack: string): Inventory {
+  const { data, error } = inventorySchema.safeParse(JSON.parse(text));
+  if (error === undefined) return data;
+  const paths = error.issues.map(({ path }) => path.join(".") || "all of it");
+  throw new Error(
+    `The state of "${stack}" does not say what this version of scripts/cluster has to know of its machines (${paths.join(", ")}): ` +
+      "another version deployed it. Check that one out, or bring the machines to this one: scripts/preview, then pulumi up.",
+  );
 }
 
 /** A way to run commands on the stack's machines. Dispose of it after use. */

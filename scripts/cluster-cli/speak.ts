@@ -77,8 +77,13 @@ export async function speak(
     throw new Error(
       `Nobody answers at ${vip}:${port}: ${stderr.trim().split("\n").at(-1)}. scripts/cluster doctor looks for the reason.`,
     );
-  if (status !== "200")
-    throw new Error(`${header("x-served-by") || vip} answered ${status}: ${audio.toString("utf8").trim()}`);
+  if (status !== "200") {
+    const request = header("x-request-id");
+    const more = request === "" ? "" : ` More: scripts/cluster logs --request ${request}`;
+    throw new Error(
+      `${header("x-served-by") || vip} answered ${status}: ${reasonIn(audio.toString("utf8").trim())}.${more}`,
+    );
+  }
   return {
     audio,
     node: header("x-served-by"),
@@ -87,6 +92,16 @@ export async function speak(
     seconds: Number(header("x-result-seconds")),
     took,
   };
+}
+
+/** The service's own words in an error of OpenAI's form; what came, where it is none. */
+function reasonIn(body: string): string {
+  try {
+    const { error } = JSON.parse(body) as { error: { message: string; code: string } };
+    return `${error.message.replace(/[.\s]+$/, "")} (${error.code})`;
+  } catch {
+    return body.replace(/[.\s]+$/, "");
+  }
 }
 
 /** What curl is to do, as it reads it from standard input: an argument could be read by everybody on that machine. */

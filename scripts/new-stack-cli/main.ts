@@ -1,6 +1,6 @@
-import { existsSync } from "node:fs";
-import { readFile, rename, writeFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { constants, existsSync } from "node:fs";
+import { access, readFile, rename, writeFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import { confirm, input, select } from "@inquirer/prompts";
 import { Command, CommanderError } from "commander";
 import pc from "picocolors";
@@ -41,6 +41,7 @@ const program = new Command("scripts/new-stack")
   .option("--known-hosts <file>", "where host keys are that you trust already", "~/.ssh/known_hosts")
   .option("--output <file>", "where to write (default: Pulumi.<stack>.yaml)")
   .exitOverride()
+  .showHelpAfterError("What there is: scripts/new-stack --help")
   .addHelpText(
     "after",
     `
@@ -86,6 +87,10 @@ async function main(stack: string, options: Options): Promise<void> {
     if (!(await confirm({ message: `${why}. Write over it?`, default: false })))
       throw new Refusal("Nothing was written.");
   }
+  // Before twenty questions are asked.
+  await access(dirname(file), constants.W_OK).catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Refusal(`${file} cannot be written (${code}): make its directory, or choose another --output.`);
+  });
   const said = given();
   const texts = options.yes ? withPlatform(said) : await askFor(said);
   const refusal = (problems: readonly Problem[]) =>

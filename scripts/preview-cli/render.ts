@@ -151,7 +151,7 @@ function remarks({ machines, clients, drained, maxUnavailable, others }: BlastRa
   ];
 }
 
-function verdict({ violations, errors, warnings, policyPacks }: Previewed): string[] {
+function verdict({ violations, errors, warnings, policyPacks, passed }: Previewed): string[] {
   return [
     ...warnings.map((warning) => `- Warning: ${warning.replaceAll("\n", " ")}`),
     ...violations.map(
@@ -159,7 +159,10 @@ function verdict({ violations, errors, warnings, policyPacks }: Previewed): stri
         `- ${mandatory ? "**Not allowed**" : "Not recommended"} (${policy}): ${message.replaceAll("\n", " ")}`,
     ),
     ...errors.map((error) => `- Failed: ${error.replaceAll("\n", "\n  ")}`),
-    ...(policyPacks.length > 0 && violations.length === 0 ? ["- The policy pack has no objection."] : []),
+    // Of a program that failed it has seen next to nothing.
+    ...(passed && policyPacks.length > 0 && violations.length === 0
+      ? ["- The policy pack has no objection."]
+      : []),
   ];
 }
 

@@ -34,7 +34,9 @@ export async function runPreview(
     // What fails before there are events is said on standard error.
     const errors =
       exitCode === 0 || preview.errors.length > 0
-        ? preview.errors.map((error) => [error, hintOf(error)].filter((text) => text !== undefined).join(" "))
+        ? preview.errors.map((error) =>
+            [error, hintOf(error)].filter((text) => text !== undefined).join("\n"),
+          )
         : [hintOf(stderr) ?? (stderr.trim() || stdout.trim()).replace(/^error: /, "")];
     return { ...preview, errors, diff: stdout.trimEnd(), passed: exitCode === 0 };
   } finally {

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { compare, pack, unpack } from "../../scripts/cluster-cli/archive";
+import { refuseTarget } from "../../scripts/cluster-cli/backup";
 import { compareFiles, compareStates, partsOf, renderPlans } from "../../scripts/cluster-cli/restore";
 
 describe("an archive of scripts/cluster backup", () => {
@@ -58,10 +59,18 @@ describe("an archive of scripts/cluster backup", () => {
     await pack(at("content"), about, at("archive"));
     const bytes = await readFile(at("archive"));
     await writeFile(at("short"), bytes.subarray(0, bytes.length / 2));
-    await assert.rejects(unpack(at("short"), at("out")), /cannot be read/);
+    await assert.rejects(unpack(at("short"), at("out")), /cannot be read: .*unexpected end/i);
+    await assert.rejects(unpack(at("away"), at("out")), /cannot be read: .*No such file or directory$/);
     await execa("tar", ["-czf", at("strange"), "-C", at("content"), "state.json"]);
     await mkdir(at("out2"));
     await assert.rejects(unpack(at("strange"), at("out2")), /is no backup of scripts\/cluster/);
+  });
+
+  it("is refused a place before anything is read for it", async () => {
+    await writeFile(at("archive"), "another");
+    assert.throws(() => refuseTarget(at("archive")), /is there already: name another file with --output/);
+    assert.throws(() => refuseTarget(at("no", "archive")), /There is no directory .*\/no: /);
+    refuseTarget(at("archive.new"));
   });
 
   it("compares hash by hash", () => {

@@ -4,6 +4,7 @@ import { stripVTControlCharacters } from "node:util";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
+import { parseInventory } from "../../scripts/cluster-cli/inventory";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
 import { clusterProgram } from "../../scripts/cluster-cli/program";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
@@ -47,6 +48,17 @@ describe("a command that stands in what scripts/cluster says", () => {
     await program.parseAsync(["--stack", "made-up", "undrain", "rs-2"], { from: "user" });
     assert.deepEqual(told, ["rs-2", "made-up"]);
   });
+});
+
+describe("what a state says of a cluster's machines", () => {
+  it("is what a command works with", () =>
+    assert.deepEqual(parseInventory(JSON.stringify(inventory), "made-up"), inventory));
+
+  it("is named, with what to do, where another version wrote it", () =>
+    assert.throws(() => parseInventory('{"vip": 7, "port": 7860, "ssh": {}}', "made-up"), {
+      message:
+        /The state of "made-up" .* \(vip, ssh\.connectTimeout, machines\): another version deployed it\./,
+    }));
 });
 
 describe("what pulumi says when nobody can type an answer", () => {

@@ -311,6 +311,13 @@ describe("scripts/new-stack", () => {
       assert.equal((await run("made-up", "--no-such-flag")).code, 2);
       assert.match((await run("made-up", ...words)).said, /There is no terminal to ask at/);
     });
+
+    it("says how it is called, and refuses a place before anything is asked", async () => {
+      assert.match((await run()).said, /missing required argument 'stack'\n.*scripts\/new-stack --help/);
+      const nowhere = await run("made-up", "--output", join(folder, "no", "Pulumi.made-up.yaml"));
+      assert.equal(nowhere.code, 1);
+      assert.match(nowhere.said, /^.*\/no\/Pulumi\.made-up\.yaml cannot be written \(ENOENT\): .*\n$/);
+    });
   });
 });
 

@@ -162,4 +162,10 @@ describe("a preview", () => {
     assert.match(text, /^- \*\*Not allowed\*\* \(made-up\): Say it\. Now\.$/m);
     assert.match(text, /^- Failed: no\n {2}way$/m);
   });
+
+  it("has the policy pack's word only of a program that came to its end", () => {
+    const text = (passed: boolean) => renderText("example", previewed({ passed, policyPacks: ["made-up"] }));
+    assert.match(text(true), /^- The policy pack has no objection\.$/m);
+    assert.doesNotMatch(text(false), /no objection/);
+  });
 });

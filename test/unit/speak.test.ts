@@ -76,6 +76,28 @@ describe("speak", () => {
     );
   });
 
+  it("says in words why it was not said, and where more is", async () => {
+    const port = await listening(
+      createPlain((_, response) => {
+        response.writeHead(503, { "X-Served-By": "rs-1", "X-Request-Id": "made-up" });
+        response.end('{"error": {"message": "The queue is full.", "type": "made up", "code": "queue_full"}}');
+      }),
+    );
+    await assert.rejects(speak(inventory({ port }), ssh, text), {
+      message:
+        "rs-1 answered 503: The queue is full (queue_full). More: scripts/cluster logs --request made-up",
+    });
+  });
+
+  it("says what came where that is no error of the service", async () => {
+    const port = await listening(
+      createPlain((_, response) => response.writeHead(502).end("<html>made up</html>")),
+    );
+    await assert.rejects(speak(inventory({ port }), ssh, text), {
+      message: "127.0.0.1 answered 502: <html>made up</html>.",
+    });
+  });
+
   it("asks by HTTPS where that is on, by name and with a key, whoever vouches for the certificate", async () => {
     const made = makeCertificate(folder);
     const [cert, key] = [readFileSync(made.certificate, "utf8"), readFileSync(made.key, "utf8")];
