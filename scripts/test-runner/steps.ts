@@ -273,7 +273,12 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
     name: "logs, in the lab",
     command: [...some, "1200000", "test/monitoring/lab/logs.test.ts"],
   };
-  return [texts, readings, monitoring, ...(existing ? [lab, labAlerts, labLogs] : [])];
+  const labDashboards: Step = {
+    ...lab,
+    name: "dashboards, in the lab",
+    command: [...some, "900000", "test/monitoring/lab/dashboards.test.ts"],
+  };
+  return [texts, readings, monitoring, ...(existing ? [lab, labDashboards, labAlerts, labLogs] : [])];
 }
 
 /** The documentation's commands; those that want a cluster only where one runs. */

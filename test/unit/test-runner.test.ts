@@ -55,6 +55,7 @@ describe("scripts/test runs", () => {
     ]);
     assert.deepEqual(names("monitoring", "--state", "existing").slice(3), [
       "monitoring, in the lab",
+      "dashboards, in the lab",
       "each alert by its fault, in the lab",
       "logs, in the lab",
     ]);
