@@ -1,7 +1,9 @@
+import { rmSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
+import { onExit } from "signal-exit";
 import { renderKnownHosts, renderSshConfig, type SshEntry } from "../../render/ssh";
 
 const JUMP_HOST = "jump-host";
@@ -77,11 +79,14 @@ export class OpenSsh implements AsyncDisposable {
     private readonly directory: string,
     private readonly targets: ReadonlyMap<string, Target>,
     private readonly jumpHost: Target | undefined,
+    private readonly forgetExit: () => void,
   ) {}
 
   /** @throws UnreachableError when there is a jump host and it cannot be logged in to. */
   static async open(options: OpenSshOptions): Promise<OpenSsh> {
     const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-ssh-"));
+    // An interrupt, by which some commands are meant to be ended, would leave the private key behind.
+    const forgetExit = onExit(() => rmSync(directory, { recursive: true, force: true }));
     const jumpHost = options.jumpHost && { name: JUMP_HOST, ...options.jumpHost };
     const identityFile = await identity(directory, options);
     const entries: SshEntry[] = [...(jumpHost ? [jumpHost] : []), ...options.machines].map((host) => ({
@@ -102,6 +107,7 @@ export class OpenSsh implements AsyncDisposable {
       directory,
       new Map(options.machines.map((machine) => [machine.name, machine])),
       jumpHost,
+      forgetExit,
     );
     if (jumpHost) {
       try {
@@ -201,6 +207,7 @@ export class OpenSsh implements AsyncDisposable {
       });
     }
     await rm(this.directory, { recursive: true, force: true });
+    this.forgetExit();
   }
 
   private sequence = 0;

@@ -1,9 +1,11 @@
 import { CommanderError } from "commander";
 import { said } from "../../lab/errors";
+import { endWithReader } from "../lib/ending";
 import { clusterProgram } from "./program";
 import { EXIT, namingStack, stackOf } from "./session";
 
 const program = clusterProgram();
+endWithReader();
 try {
   await program.parseAsync();
 } catch (error) {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { execa, type Options } from "execa";
 import { Lab } from "../../lab/lab";
 import { LabStack, stackName as labStackName } from "../../lab/stack";
+import { leavingInterrupts } from "../lib/ending";
 import { repository } from "../lib/paths";
 import { type Previewed, runPreview } from "../preview-cli/run";
 import { resolveToolchain } from "../toolchain";
@@ -68,10 +69,12 @@ export async function preview(stack: string, config: string): Promise<Previewed>
  * @returns whether it succeeded.
  */
 export async function deploy(stack: string, aside = false): Promise<boolean> {
-  const { exitCode } = await run(stack, ["up", "--yes", "--skip-preview"], {
-    reject: false,
-    stdio: ["inherit", aside ? 2 : "inherit", "inherit"],
-  });
+  const { exitCode } = await leavingInterrupts(() =>
+    run(stack, ["up", "--yes", "--skip-preview"], {
+      reject: false,
+      stdio: ["inherit", aside ? 2 : "inherit", "inherit"],
+    }),
+  );
   if (exitCode === 0) return true;
   const hint = await explainLocks(await backendUrl(stack), projectOf(), stack, repository);
   if (hint !== undefined) console.error(`\n${hint}`);

@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { said } from "../../lab/errors";
 import { stackName as LAB } from "../../lab/stack";
 import { ProgressLine } from "../cluster-cli/progress";
+import { endWithReader } from "../lib/ending";
 import { repository } from "../lib/paths";
 import { diffAgainst } from "./diff";
 import { applyToLab, compareWithLab, withLab } from "./lab";
@@ -103,6 +104,7 @@ program
   .description("bring one machine of the lab that runs to it, by the same applier as a deployment")
   .action(apply);
 
+endWithReader();
 try {
   await program.parseAsync();
 } catch (error) {

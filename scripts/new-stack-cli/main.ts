@@ -7,6 +7,7 @@ import pc from "picocolors";
 import { expandHome } from "../../components/remote/openssh";
 import { formatProblems, type Problem } from "../../config/problems";
 import { ProgressLine } from "../cluster-cli/progress";
+import { endWithReader } from "../lib/ending";
 import { repository } from "../lib/paths";
 import { type Answers, readAnswers } from "./answers";
 import { checkStackFile } from "./check";
@@ -63,6 +64,7 @@ for (const { flag, ask, fallback } of questions) {
 /** What is wrong, so that nothing is written. */
 class Refusal extends Error {}
 
+endWithReader();
 try {
   program.parse();
   await main(program.args[0] ?? "", program.opts<Options>());

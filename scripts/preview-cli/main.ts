@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { said } from "../../lab/errors";
 import { ProgressLine } from "../cluster-cli/progress";
 import { runPulumi } from "../cluster-cli/pulumi";
+import { endWithReader } from "../lib/ending";
 import { renderMarkdown, renderText } from "./render";
 import { runPreview } from "./run";
 
@@ -22,6 +23,7 @@ Examples:
   scripts/preview --stack prod --markdown      what the pull request shows`,
   );
 
+endWithReader();
 try {
   program.parse();
   const { stack, markdown, full } = program.opts<{ stack: string; markdown?: true; full?: true }>();
