@@ -9,7 +9,7 @@ import { pages } from "../render/dashboards/pages";
 import { renderDashboard } from "../render/dashboards/panels";
 
 const [directory, ...more] = process.argv.slice(2);
-if (directory === undefined || more.length > 0) {
+if (directory === undefined || directory.startsWith("-") || more.length > 0) {
   console.error("dashboards: give one directory, into which the files are written");
   process.exitCode = 2;
 } else {

@@ -13,7 +13,7 @@ const LOADER = join(repository, "node_modules/tsx/dist/loader.mjs");
  * commit's own program renders, with its own stack file.
  *
  * @returns whether anything differs
- * @throws when the commit cannot render.
+ * @throws when there is no such commit, or it cannot render.
  */
 export async function diffAgainst(
   ref: string,
@@ -21,6 +21,12 @@ export async function diffAgainst(
   rendered: readonly Rendered[],
   only: string | undefined,
 ): Promise<boolean> {
+  const commit = ["rev-parse", "--verify", "--quiet", `${ref}^{commit}`];
+  const known = await execa("git", ["-C", repository, ...commit], { reject: false });
+  if (known.exitCode !== 0)
+    throw new Error(
+      `${repository} has no commit "${ref}" to compare with: name one that git log has (--against), in a clone made by git.`,
+    );
   const directory = await mkdtemp(join(tmpdir(), "cosyvoice-lvs-dev-"));
   try {
     const tree = join(directory, "tree");

@@ -9,6 +9,7 @@ import { parseConfig, rawFromStack } from "../../config/load";
 import { renderKeepalivedConfig } from "../../render";
 import type { Inventory } from "../../scripts/cluster-cli/inventory";
 import type { ProgressLine } from "../../scripts/cluster-cli/progress";
+import { diffAgainst } from "../../scripts/dev-cli/diff";
 import { applyToLab } from "../../scripts/dev-cli/lab";
 import type { Rendered } from "../../scripts/dev-cli/render";
 import { settingsOf } from "../../scripts/dev-cli/settings";
@@ -183,6 +184,12 @@ describe("what scripts/dev shows", () => {
     assert.match(text, /--- \/etc\/hidden.conf 0640 root:root\n\(secret\)\n/);
     assert.doesNotMatch(text, /content of hidden/);
   });
+
+  it("is compared with a commit that there is", () =>
+    assert.rejects(
+      diffAgainst("made-up", "lab", [machine], undefined),
+      /has no commit "made-up" to compare with/,
+    ));
 
   it("is one file, or a list of what there is", () => {
     assert.equal(fileText(machine, "/etc/open.conf"), "content of open\n");
