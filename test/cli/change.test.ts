@@ -55,6 +55,7 @@ describe("scripts/cluster upgrade", () => {
     // To the one before by its pin; upgrade lets that go.
     const back = await script("cluster", "rollback", "--yes");
     assert.equal(back.exitCode, 0, back.output);
+    assert.match(back.output, /^rs-2 +drain +.*cosyvoice\.service restarts/m);
     assert.equal(await running("rs-3"), before);
     const forward = await script("cluster", "upgrade", "--yes");
     assert.equal(forward.exitCode, 0, forward.output);

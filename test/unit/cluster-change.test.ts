@@ -54,6 +54,21 @@ function config(file: StackFile) {
   return loaded.config;
 }
 
+describe("a release that rollback pins", () => {
+  // Digits alone, and what YAML would take for a power of ten.
+  for (const digest of ["1234567890123456", "12345678901234e5", "0123456789abcdef"])
+    it(`${digest} is a text in the stack file, whose comments stay`, () => {
+      const file = open();
+      file.set(["service", "release"], digest);
+      assert.equal(config(file).service.release, digest);
+      const changed = difference(HOSTS, file.text);
+      assert.ok(
+        changed.every((line) => line.includes("release:")),
+        changed.join("\n"),
+      );
+    });
+});
+
 /** The lines that differ between two texts. */
 function difference(before: string, after: string): string[] {
   const [old, now] = [before.split("\n"), after.split("\n")];

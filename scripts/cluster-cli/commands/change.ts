@@ -48,6 +48,13 @@ listed.`,
         clear ? clearRollback(session, yes === true) : rollback(session, { to, yes: yes === true }),
       );
     });
+  rollbackCommand.addHelpText(
+    "after",
+    `
+It previews, says what pulumi would do, asks, pins the release in the stack
+file (its comments stay) and deploys. What else in this checkout or the stack
+file waits to be deployed goes along, and is listed.`,
+  );
   explain(rollbackCommand, {
     exit: "0 it is done, 3 you said no",
     examples: ["rollback", "rollback --to 4f1c9a --yes --stack onprem", "rollback --clear"],
