@@ -161,9 +161,14 @@ export function localFile(words: About) {
   );
 }
 
+/** One line for every reader, of characters that a file can have and that YAML takes from anybody. */
+export function isOneLine(value: string): boolean {
+  return !/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Noncharacter_Code_Point}\uFEFF]/u.test(value);
+}
+
 export function printable(maxLength: number, words: About) {
   return text(
-    (value) => value.trim() !== "" && value.length <= maxLength && !/\p{Cc}/u.test(value),
+    (value) => value.trim() !== "" && value.length <= maxLength && isOneLine(value),
     `a text of 1 to ${maxLength} characters on one line`,
     words,
   );

@@ -1,8 +1,11 @@
 /** How the keys of the section `monitoring` fit together, and with the rest. */
 import { isPrivate, parseCidr } from "./addresses";
-import type { Path } from "./keys";
+import { type Path, pathText } from "./keys";
+import { isOneLine } from "./leaves";
 import { LOKI_INNER_PORT, PROBER_PORT, RELAY_PORT } from "./ports";
+import { DOOR_HEALTH_PORT, REDIRECT_PORT } from "./schema";
 import type { Draft, Report } from "./validate";
+import { machinesIn } from "./validateMachines";
 
 type Monitoring = NonNullable<Draft["monitoring"]>;
 type Receiver = NonNullable<NonNullable<Monitoring["receivers"]>[number]>;
@@ -87,6 +90,7 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
 // --- ports -----------------------------------------------------------------------------------------------------------
 
 function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): void {
+  const { https } = draft;
   if (ports === undefined) return;
   const ownSsh = ssh?.port ?? draft.ssh?.port;
   const taken = new Map<number, string>();
@@ -103,10 +107,22 @@ function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): v
     taken.set(port, `of ${key}`);
   }
   const elsewhere: Readonly<Record<number, string>> = {
+    ...Object.fromEntries(
+      machinesIn(draft).flatMap(({ sshPort, what }) =>
+        sshPort === undefined ? [] : [[sshPort, `of SSH on ${what}`] as const],
+      ),
+    ),
+    ...(draft.ssh?.port === undefined ? {} : { [draft.ssh.port]: "of SSH on the machines" }),
     111: "of rpcbind",
     2049: "of NFS",
     7861: "on which the directors give out turns",
-    ...(draft.ssh?.port === undefined ? {} : { [draft.ssh.port]: "of SSH on the machines" }),
+    ...(https?.enabled === true
+      ? {
+          [DOOR_HEALTH_PORT]: "on which nginx tells the directors that it lives",
+          ...(https.redirect === false ? {} : { [REDIRECT_PORT]: "from which clients are sent to HTTPS" }),
+          ...(https.port === undefined ? {} : { [https.port]: "of HTTPS" }),
+        }
+      : {}),
     ...(draft.port === undefined ? {} : { [draft.port]: "of the service" }),
   };
   for (const [key, free] of [
@@ -217,16 +233,22 @@ function checkReceiver(draft: Draft, receiver: Receiver, at: Path, report: Repor
       report([...at, "url"], fault, "write an address such as https://alerts.example.org/hook");
   }
   if (name === undefined) return;
-  checkSecret(draft, receiver, kind, name, report);
+  const user = receiver.user !== undefined || draft.refused.has(pathText([...at, "user"]));
+  checkSecret(draft, receiver, { kind, name, user }, report);
 }
 
-function checkSecret(draft: Draft, receiver: Receiver, kind: Kind, name: string, report: Report): void {
+function checkSecret(
+  draft: Draft,
+  receiver: Receiver,
+  { kind, name, user }: { readonly kind: Kind; readonly name: string; readonly user: boolean },
+  report: Report,
+): void {
   const path: Path = ["receiverSecrets", name];
   const texts = draft.secrets.receiverSecretTexts;
   const secret = texts !== undefined && Object.hasOwn(texts, name) ? texts[name] : undefined;
   const set = `run: pulumi config set --secret --path receiverSecrets.${name} ${kind === "email" ? "PASSWORD" : "URL"}`;
   if (secret === undefined) {
-    const needed = kind === "email" ? receiver.user !== undefined : receiver.url === undefined;
+    const needed = kind === "email" ? user : receiver.url === undefined;
     if (needed) report(path, `is not set, and the receiver ${name} (${kind}) needs it`, set);
     return;
   }
@@ -235,9 +257,9 @@ function checkSecret(draft: Draft, receiver: Receiver, kind: Kind, name: string,
     return;
   }
   if (kind === "email") {
-    if (receiver.user === undefined)
+    if (!user)
       report(path, "is a password without a user", "write the receiver's user as well", "(a secret)");
-    else if (/\p{Cc}/u.test(secret)) report(path, "is not one line", set, "(a secret)");
+    else if (!isOneLine(secret)) report(path, "is not one line", set, "(a secret)");
     return;
   }
   if (kind === "webhook" && receiver.url !== undefined) {
@@ -247,7 +269,7 @@ function checkSecret(draft: Draft, receiver: Receiver, kind: Kind, name: string,
   const [url = "", ...more] = secret.split(" ");
   const fault = faultOfUrl(url, kind === "webhook" ? ["http:", "https:"] : ["https:"]);
   if (fault !== undefined) report(path, `${fault} (its text is not shown)`, set, "(a secret)");
-  else if (more.length > (kind === "dingtalk" ? 1 : 0))
+  else if (more.length > (kind === "dingtalk" ? 1 : 0) || more.some((word) => !/^[!-~]+$/.test(word)))
     report(path, "has blanks where there are none in a URL", set, "(a secret)");
   else if (draft.platform === "aws" && new URL(url).port !== "") {
     report(
@@ -271,6 +293,15 @@ function faultOfUrl(value: string, schemes: readonly string[]): string | undefin
   if (!schemes.includes(url.protocol) || !value.startsWith(`${url.protocol}//`) || url.hostname === "")
     return `is not a URL that starts with ${kinds}`;
   if (/[\s"'\\\p{Cc}]/u.test(value)) return "has blanks, quotes or backslashes";
+  // Node takes much for a URL, and means what others do not: who asks is a program in Go or Python.
+  if (!/^(%[0-9A-Fa-f]{2}|[A-Za-z0-9._~:/?#[\]@!$&()*+,;=-])*$/.test(value))
+    return "has a character that stands in a URL only as % and two hexadecimal digits";
+  if (
+    !/^[^/]*\/\/([A-Za-z0-9._~!$&()*+,;=:%-]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?([/?#]|$)/.test(
+      value,
+    )
+  )
+    return "has no name or address between // and the next /";
   return undefined;
 }
 

@@ -16,6 +16,7 @@ else is 502, and Alertmanager tries again. The URL, which is a secret, is neithe
 import base64
 import hashlib
 import hmac
+import http.client
 import http.server
 import json
 import os
@@ -78,6 +79,16 @@ def signed(url, secret, now):
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
+def login(url):
+    """The URL without the user before its host, whom urllib would take for a part of it; and his header."""
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    said = urllib.parse.unquote_to_bytes(user if ":" in user else f"{user}:")
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {base64.b64encode(said).decode()}"}
+
+
 def deliver(kind, name, content):
     """None when the other side took it, else why not, without the URL."""
     path = os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), f"receivers_{name}")
@@ -91,7 +102,8 @@ def deliver(kind, name, content):
         return f"the alerts or the credential are not understood ({type(error).__name__})"
     if kind == "dingtalk" and secret:
         url = signed(url, secret[0], time.time())
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    url, headers = login(url)
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers})
     # No proxy of the environment, and no redirect, which would carry the secret on.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect)
     try:
@@ -99,7 +111,7 @@ def deliver(kind, name, content):
             said = answer.read(65536)
     except urllib.error.HTTPError as error:
         return f"the other side answers {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return f"the other side cannot be reached ({type(reason).__name__})"
     if kind == "webhook":

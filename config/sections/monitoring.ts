@@ -6,6 +6,7 @@ import {
   choice,
   flag,
   hostKey,
+  isDnsName,
   isNetwork,
   list,
   machineName,
@@ -32,8 +33,31 @@ const receiverName = (words: About) =>
     words,
   );
 
+// Without braces, which mails may have: Alertmanager would read them as a template's.
 const mailAddress = (words: About) =>
-  text((value) => /^[^\s@<>,"]+@[A-Za-z0-9.-]+$/.test(value), "one e-mail address", words);
+  text(
+    (value) => {
+      const [local = "", domain = "", ...more] = value.split("@");
+      return (
+        /^[\w!#$%&'*+/=?^`|~-]+(\.[\w!#$%&'*+/=?^`|~-]+)*$/.test(local) && isName(domain) && more.length === 0
+      );
+    },
+    "one e-mail address such as ops@example.org, without blanks, quotes and braces",
+    words,
+  );
+
+const mailServer = (words: About) =>
+  text(
+    (value) => {
+      const [host = "", port = "", ...more] = value.split(":");
+      return isName(host) && /^\d{1,5}$/.test(port) && +port >= 1 && +port <= 65_535 && more.length === 0;
+    },
+    'an SMTP server as "host:port"',
+    words,
+  );
+
+/** The name of a machine or a domain, or an address; capitals are as good. */
+const isName = (value: string) => isDnsName(value.toLowerCase());
 
 /** What an alert can be sent to. */
 const receiverKinds = ["webhook", "email", "slack", "dingtalk", "wecom"] as const;
@@ -50,7 +74,7 @@ const receiverSchema = section(
     }).optional(),
     to: mailAddress({ text: "Who gets the mail.", required: "for kind email" }).optional(),
     from: mailAddress({ text: "Its sender.", required: "for kind email" }).optional(),
-    server: text((value) => /^[A-Za-z0-9.-]+:\d{1,5}$/.test(value), 'an SMTP server as "host:port"', {
+    server: mailServer({
       text: "SMTP server. It has to offer STARTTLS.",
       required: "for kind email",
     }).optional(),

@@ -49,12 +49,14 @@ class Robot(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         self.got, self.status, self.answer, self.location = [], 200, b'{"errcode": 0, "errmsg": "ok"}', None
+        self.logins = []
         robot = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 robot.got.append((self.path, body))
+                robot.logins.append(self.headers["Authorization"])
                 self.send_response(robot.status)
                 if robot.location:
                     self.send_header("Location", robot.location)
@@ -186,6 +188,35 @@ def test_a_redirect_does_not_carry_the_secret_on(relay, robot):
     (credentials / "receivers_hook").write_text(robot.url)
     assert send("/webhook/hook")[0] == 502
     assert len(robot.got) == 1
+
+
+def test_a_user_in_the_url_logs_in_and_is_never_said(relay, robot):
+    send, credentials, log = relay
+    host = robot.url.removeprefix("http://")
+    (credentials / "receivers_hook").write_text(f"http://made-up:planted%40x@{host}")
+    assert send("/webhook/hook")[0] == 200
+    assert robot.got[0][0] == "/planted"
+    assert robot.logins == [f"Basic {base64.b64encode(b'made-up:planted@x').decode()}"]
+    (credentials / "receivers_team").write_text(f"http://made-up@{host}")
+    assert send("/wecom/team")[0] == 200
+    assert robot.logins[1] == f"Basic {base64.b64encode(b'made-up:').decode()}"
+    assert "planted" not in log.read_text()
+
+
+def test_one_that_speaks_no_http_is_tried_again(relay):
+    send, credentials, log = relay
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def babble():
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"planted\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        (credentials / "receivers_hook").write_text(f"http://127.0.0.1:{other.getsockname()[1]}/")
+        assert send("/webhook/hook") == (502, "the other side cannot be reached (BadStatusLine)\n")
+    assert "planted" not in log.read_text()
 
 
 def test_one_that_is_not_there_and_one_that_nobody_knows(relay):

@@ -1,5 +1,5 @@
-import { stringify } from "yaml";
 import { paths } from "../paths";
+import { renderYaml } from "../yaml";
 import type { Watched } from "./alert";
 
 /** Who may log in to what watches. */
@@ -16,7 +16,7 @@ export function hasPassword({ secretsSet }: Pick<Watched, "secretsSet">): boolea
  * @param hash bcrypt's of the password
  */
 export function renderWebConfig(hash: string): string {
-  return stringify({ basic_auth_users: { [ADMIN]: hash } }, { lineWidth: 0 });
+  return renderYaml({ basic_auth_users: { [ADMIN]: hash } });
 }
 
 /** The password, for curl: `curl --config`, so that it is not an argument that everybody on the machine can read. */

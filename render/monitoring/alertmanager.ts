@@ -1,8 +1,8 @@
-import { stringify } from "yaml";
 import { RELAY_PORT } from "../../config/ports";
 import type { AlertSeverity, ReceiverConfig } from "../../config/schema";
 import { paths } from "../paths";
 import { never } from "../text";
+import { renderYaml } from "../yaml";
 import type { Watched } from "./alert";
 
 /** Alertmanager's configuration. Nothing in it is secret: receivers' secrets are files beside it. */
@@ -37,8 +37,7 @@ export function renderAlertmanagerConfig({ monitoring }: Watched): string {
       })),
     ],
   };
-  // YAML's anchors, by which equal parts would be written once, are for programs and not for readers.
-  return stringify(config, { lineWidth: 0, aliasDuplicateObjects: false });
+  return renderYaml(config);
 }
 
 /** Which alert explains which others: those are not sent while it is there. */

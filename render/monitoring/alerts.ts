@@ -1,4 +1,4 @@
-import { stringify } from "yaml";
+import { renderYaml } from "../yaml";
 import type { Alert, Watched } from "./alert";
 import { directorAlerts } from "./directorAlerts";
 import { speechAlerts } from "./speechAlerts";
@@ -18,5 +18,5 @@ export function renderAlertRules(config: Watched): string {
     labels: { severity },
     annotations: { summary, runbook: `docs/runbooks/${name}.md` },
   }));
-  return stringify({ groups: [{ name: "cosyvoice-lvs", rules }] }, { lineWidth: 0 });
+  return renderYaml({ groups: [{ name: "cosyvoice-lvs", rules }] });
 }

@@ -1,10 +1,10 @@
 import { posix } from "node:path";
-import { stringify } from "yaml";
 import { pages } from "../dashboards/pages";
 import { renderDashboard } from "../dashboards/panels";
 import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
+import { renderYaml } from "../yaml";
 import { ADMIN } from "./access";
 import type { Watched } from "./alert";
 
@@ -65,38 +65,32 @@ export function renderGrafanaSources({ monitoring }: Watched): string {
     basicAuthUser: ADMIN,
     secureJsonData: { basicAuthPassword: `$__file{${PASSWORD}}` },
   };
-  return stringify(
-    {
-      apiVersion: 1,
-      // What is taken out of this file goes.
-      prune: true,
-      datasources: [
-        source("Prometheus", "prometheus", ports.prometheus, { isDefault: true, ...login }),
-        ...(logs.enabled ? [source("Loki", "loki", ports.loki)] : []),
-      ],
-    },
-    { lineWidth: 0 },
-  );
+  return renderYaml({
+    apiVersion: 1,
+    // What is taken out of this file goes.
+    prune: true,
+    datasources: [
+      source("Prometheus", "prometheus", ports.prometheus, { isDefault: true, ...login }),
+      ...(logs.enabled ? [source("Loki", "loki", ports.loki)] : []),
+    ],
+  });
 }
 
 /** Where Grafana finds the dashboards. */
 export function renderGrafanaDashboards(): string {
-  return stringify(
-    {
-      apiVersion: 1,
-      providers: [
-        {
-          name: "cosyvoice-lvs",
-          folder: "CosyVoice",
-          type: "file",
-          // A change made in the browser would be lost with the next deployment.
-          allowUiUpdates: false,
-          options: { path: paths.grafanaPages },
-        },
-      ],
-    },
-    { lineWidth: 0 },
-  );
+  return renderYaml({
+    apiVersion: 1,
+    providers: [
+      {
+        name: "cosyvoice-lvs",
+        folder: "CosyVoice",
+        type: "file",
+        // A change made in the browser would be lost with the next deployment.
+        allowUiUpdates: false,
+        options: { path: paths.grafanaPages },
+      },
+    ],
+  });
 }
 
 /** The dashboards of a cluster, by the names of their files. */

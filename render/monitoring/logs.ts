@@ -1,10 +1,10 @@
 import { posix } from "node:path";
-import { stringify } from "yaml";
 import { LOKI_INNER_PORT } from "../../config/ports";
 import { type MachineConfig, watchedMachines } from "../../config/schema";
 import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
+import { renderYaml } from "../yaml";
 import type { Watched } from "./alert";
 
 /** A collector's own state: how far it has read, and what Loki has not taken yet. */
@@ -61,7 +61,7 @@ export function renderCollectorConfig({ monitoring }: Watched, machine: MachineC
       },
     },
   };
-  return stringify(collector, { lineWidth: 0, aliasDuplicateObjects: false });
+  return renderYaml(collector);
 }
 
 /** Bytes that wait on a machine while Loki is away. */
@@ -248,7 +248,7 @@ export function renderLokiConfig({ monitoring }: Watched): string {
       delete_request_store: "filesystem",
     },
   };
-  return stringify(loki, { lineWidth: 0 });
+  return renderYaml(loki);
 }
 
 const LOKI_STATE = "cosyvoice-loki";

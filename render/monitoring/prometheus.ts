@@ -1,9 +1,9 @@
-import { stringify } from "yaml";
 import { PROBER_PORT } from "../../config/ports";
 import { type MachineConfig, watchedMachines } from "../../config/schema";
 import { paths } from "../paths";
 import { sandbox } from "../sandbox";
 import { renderSections } from "../text";
+import { renderYaml } from "../yaml";
 import { basicAuth, hasPassword } from "./access";
 import type { Watched } from "./alert";
 import { logSources } from "./logs";
@@ -85,7 +85,7 @@ export function renderPrometheusConfig(config: Watched): string {
         : []),
     ],
   };
-  return stringify(prometheus, { lineWidth: 0, aliasDuplicateObjects: false });
+  return renderYaml(prometheus);
 }
 
 /** Of a program that tells much more of itself than anybody asks, only this. */
@@ -104,7 +104,7 @@ const SPEECH_SAMPLES = 2000;
 
 /** The prober's modules. A probe from here goes the way of a client's request. */
 export function renderProberConfig({ https, secretsSet }: Watched): string {
-  return stringify({
+  return renderYaml({
     modules: {
       tcp: { prober: "tcp", timeout: "5s", tcp: { preferred_ip_protocol: "ip4" } },
       http: {

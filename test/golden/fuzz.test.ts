@@ -7,7 +7,6 @@ import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } fr
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { parseConfig } from "../../config/load";
 import { type ClusterConfig, machinesOf, schedulers } from "../../config/schema";
 import {
   hasFirewall,
@@ -28,6 +27,7 @@ import {
   renderVipUnit,
 } from "../../render";
 import { type RawOverrides, rawCluster } from "../unit/config-fixture";
+import { accepted, hostile, letters, optional, withText } from "./arbitraries";
 import { placeFrontDoor, testFrontDoor } from "./nginx";
 import { run, verifyUnit } from "./readers";
 
@@ -93,15 +93,6 @@ function readAll(texts: Record<string, string>): void {
   const units = Object.keys(texts).filter((file) => /\.(service|mount)$/.test(file));
   assert.equal(verifyUnit(folder, ...units, "keepalived.service"), "");
 }
-
-function accepted(raw: RawOverrides): ClusterConfig | undefined {
-  const result = parseConfig(raw);
-  return result.ok && result.config.platform === "hosts" ? result.config : undefined;
-}
-
-const optional = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
-const letters = (allowed: string, maxLength: number) =>
-  fc.string({ unit: fc.constantFrom(...allowed), minLength: 1, maxLength });
 
 const pathText = letters("abcXYZ019_./?=&%+-", 30).map((text) => `/${text}`);
 const seconds = fc.integer({ min: 1, max: 60 });
@@ -183,31 +174,6 @@ const stacks = fc
   })
   .filter((raw) => accepted(raw) !== undefined);
 
-/** Ends of lines, strings, blocks and commands, and what shells, systemd and nginx expand. */
-const hostile = fc
-  .tuple(
-    fc.constantFrom("", "a", "eth0", "/readyz", "10.0.0.1"),
-    fc.constantFrom(
-      "\n",
-      '"',
-      "'",
-      "}",
-      ";",
-      "$(id)",
-      "`id`",
-      "$host",
-      "%n",
-      "\\",
-      "#",
-      "{",
-      " accept",
-      "\u2028",
-      "\0",
-    ),
-    fc.constantFrom("", "x", "\nexec evil", ' } virtual_server 1.2.3.4 80 { "'),
-  )
-  .map((parts) => parts.join(""));
-
 /** Where a stack file has texts. */
 const places: readonly (readonly string[])[] = [
   ["vip"],
@@ -276,14 +242,7 @@ describe("any configuration that is accepted", function () {
     let taken = 0;
     fc.assert(
       fc.property(fc.constantFrom(...places), hostile, (place, text) => {
-        const raw = base();
-        let at = raw;
-        for (const step of place.slice(0, -1)) {
-          at[step] ??= {};
-          at = at[step] as Record<string, unknown>;
-        }
-        at[place.at(-1) ?? ""] = text;
-        const config = accepted(raw);
+        const config = accepted(withText(base(), place, text));
         if (config === undefined) return;
         taken += 1;
         // A path may have a "%", which is none of keepalived's signs.

@@ -6,11 +6,13 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import fc from "fast-check";
 import { SMTPServer } from "smtp-server";
 import { freePortFrom } from "../../lab/ports";
 import { LabTls } from "../../lab/tls";
 import { renderAlertmanagerConfig } from "../../render";
 import { paths } from "../../render/paths";
+import { type RawReceiver, receivers } from "../golden/monitoringArbitraries";
 import { monitored } from "../unit/monitoring-fixture";
 
 /** A mail as it came: who had logged in, over what, from whom to whom, and its text. */
@@ -31,6 +33,7 @@ describe("receivers, by the real Alertmanager", () => {
   let mailServer: SMTPServer;
   let alertmanager: ChildProcess;
   let url: string;
+  let odd: readonly RawReceiver[];
 
   const slack = createServer(async (request, response) => {
     let text = "";
@@ -53,8 +56,10 @@ describe("receivers, by the real Alertmanager", () => {
       cert: await tls.certificate(),
       key: await tls.key(),
       authMethods: ["PLAIN", "LOGIN"],
+      authOptional: true,
       onAuth: ({ username, password }, _session, done) =>
-        username === "alerts" && password === "made-up-password"
+        (username === "alerts" && password === "made-up-password") ||
+        odd.some(({ receiver, secret }) => receiver.user === username && secret === password)
           ? done(null, { user: username })
           : done(new Error("no such user")),
       onData: (stream, session, done) => {
@@ -76,6 +81,8 @@ describe("receivers, by the real Alertmanager", () => {
     const mailPort = await freePortFrom(22525);
     await new Promise<void>((resolve) => mailServer.listen(mailPort, "127.0.0.1", resolve));
     await new Promise<void>((resolve) => slack.listen(0, "127.0.0.1", resolve));
+    const slackPort = (slack.address() as AddressInfo).port;
+    odd = oddReceivers(mailPort, slackPort);
 
     const config = monitored(
       {
@@ -89,13 +96,28 @@ describe("receivers, by the real Alertmanager", () => {
             user: "alerts",
           },
           { name: "channel", kind: "slack" },
+          ...odd.map(({ receiver }) => receiver),
         ],
-        routing: { critical: ["mail", "channel"], warning: ["channel"], watchdog: [] },
+        routing: {
+          critical: ["mail", "channel"],
+          warning: ["channel"],
+          watchdog: odd.map(({ receiver: { name } }) => name),
+        },
       },
-      { receiverSecrets: { mail: "made-up-password", channel: "https://example.org/made-up" } },
+      {
+        receiverSecrets: {
+          mail: "made-up-password",
+          channel: "https://example.org/made-up",
+          ...Object.fromEntries(
+            odd.flatMap(({ receiver: { name }, secret }) => (secret === undefined ? [] : [[name, secret]])),
+          ),
+        },
+      },
     );
     writeFileSync(file("mail"), "made-up-password");
-    writeFileSync(file("channel"), `http://127.0.0.1:${(slack.address() as AddressInfo).port}/made-up`);
+    writeFileSync(file("channel"), `http://127.0.0.1:${slackPort}/made-up`);
+    for (const { receiver, secret } of odd)
+      if (secret !== undefined) writeFileSync(file(receiver.name), secret);
     const text = renderAlertmanagerConfig(config)
       .replaceAll(`${paths.receiverSecrets}/`, `${folder}/`)
       .replace(/group_wait: \d+s/g, "group_wait: 1s")
@@ -127,6 +149,21 @@ describe("receivers, by the real Alertmanager", () => {
     mailServer?.close();
     rmSync(folder, { recursive: true, force: true });
   });
+
+  /** Mails and webhooks of a kind that is let in and that nobody has, at this test's servers. */
+  function oddReceivers(mailPort: number, webPort: number): RawReceiver[] {
+    return fc
+      .sample(receivers, 60)
+      .flat()
+      .filter(({ receiver: { kind, url } }) => kind === "email" || url !== undefined)
+      .map(({ receiver, secret }, index) => {
+        const name = `odd-${index}`;
+        if (receiver.kind === "email")
+          return { receiver: { ...receiver, name, server: `127.0.0.1:${mailPort}` }, secret };
+        const url = String(receiver.url).replace(/^https?:\/\/[^/?#]*/, `http://127.0.0.1:${webPort}`);
+        return { receiver: { ...receiver, name, url } };
+      });
+  }
 
   /** Fires an alert, as Prometheus would, or ends it. */
   async function alert(severity: string, alertname: string, ended = false): Promise<void> {
@@ -182,5 +219,24 @@ describe("receivers, by the real Alertmanager", () => {
     assert.match(attachment?.text ?? "", /docs\/runbooks\/GpuHot\.md/);
     await sleep(3000);
     assert.equal(mails.length, mailed);
+  });
+
+  it("reach everybody who is let in, whatever is in addresses, users, passwords and URLs", async () => {
+    const [mailed, posted] = [mails.length, posts.length];
+    await alert("watchdog", "Watchdog");
+    const came = () =>
+      new Set([
+        ...mails.slice(mailed).map(({ user, from, to }) => JSON.stringify([user || null, from, ...to])),
+        ...posts.slice(posted).map(({ path }) => JSON.stringify([path])),
+      ]);
+    const missing = () =>
+      odd.filter(({ receiver: { kind, url, user, from, to } }) => {
+        const path = String(url)
+          .replace(/^http:\/\/[^/?#]*\/?/, "/")
+          .replace(/#.*/, "");
+        return !came().has(JSON.stringify(kind === "email" ? [user ?? null, from, to] : [path]));
+      });
+    await until("all were told", () => missing().length === 0).catch(() => {});
+    assert.deepEqual(missing(), []);
   });
 });

@@ -101,6 +101,53 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
         ] as [string, RawOverrides, string, RegExp, RegExp],
     ),
     [
+      "a URL whose host is lost on all but Node",
+      withMonitoring({ receivers: [{ ...hook, url: "http:///example.org/" }] }),
+      "monitoring.receivers[0].url",
+      /^has no name or address between \/\/ and the next \/$/,
+      /https:/,
+    ],
+    ...["http://example.org/{x}", "http://例.example.org/", "http://example.org/%zz"].map(
+      (url) =>
+        [
+          `a URL that none is, ${url}`,
+          withMonitoring({ receivers: [{ ...hook, url }] }),
+          "monitoring.receivers[0].url",
+          /^has a character that stands in a URL only as % and two hexadecimal digits$/,
+          /https:/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    ...["{{ .Status }}@example.org", "a..b@example.org", "ops@example..org", "ops@a@example.org"].map(
+      (to) =>
+        [
+          `the e-mail address ${to}`,
+          withMonitoring({ receivers: [{ ...mail, to }] }),
+          "monitoring.receivers[0].to",
+          /^is not one e-mail address such as ops@example\.org, without blanks, quotes and braces$/,
+          /^write one e-mail address/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    ...["mail:99999", "mail:0", "a..b:25", "mail"].map(
+      (server) =>
+        [
+          `the SMTP server ${server}`,
+          withMonitoring({ receivers: [{ ...mail, server }] }),
+          "monitoring.receivers[0].server",
+          /^is not an SMTP server as "host:port"/,
+          /^write an SMTP server/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    ...["a\u2028b", "a\ufeffb", "a\uffff", "a\ud800b"].map(
+      (user) =>
+        [
+          `the user ${JSON.stringify(user)}`,
+          withMonitoring({ receivers: [{ ...mail, user }] }, { receiverSecrets: { mail: "planted" } }),
+          "monitoring.receivers[0].user",
+          /^is not a text of 1 to 200 characters on one line$/,
+          /on one line$/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    [
       "a URL with a quote in it",
       withMonitoring({ receivers: [{ ...hook, url: 'http://example.org/"x' }] }),
       "monitoring.receivers[0].url",
@@ -196,6 +243,43 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "monitoring.ports.collector",
       /^is the port of the service$/,
       /8888/,
+    ],
+    ...[
+      [443, "of HTTPS"],
+      [80, "from which clients are sent to HTTPS"],
+      [7862, "on which nginx tells the directors that it lives"],
+    ].map(
+      ([collector, whose]) =>
+        [
+          `the collectors on the port ${whose}`,
+          withMonitoring(
+            { ports: { collector } },
+            { https: { enabled: true, serverName: "a.example.org" }, tlsCertificate: true, tlsKey: true },
+          ),
+          "monitoring.ports.collector",
+          new RegExp(`^is the port ${whose}$`),
+          /8888/,
+        ] as [string, RawOverrides, string, RegExp, RegExp],
+    ),
+    [
+      "the exporters on the port of one machine's SSH",
+      withMonitoring(
+        { ports: { nodeExporter: 2222 } },
+        { storage: { ...rawCluster().storage, ssh: { port: 2222 } } },
+      ),
+      "monitoring.ports.nodeExporter",
+      /^is the port of SSH on storage \(storage\)$/,
+      /9100/,
+    ],
+    [
+      "a robot's secret in two words",
+      withMonitoring(
+        { receivers: [{ name: "robot", kind: "dingtalk" }] },
+        { receiverSecrets: { robot: "https://example.org/planted SEC\tplanted" } },
+      ),
+      "receiverSecrets.robot",
+      /^has blanks where there are none in a URL$/,
+      /URL$/,
     ],
     [
       "Grafana without a password",

@@ -60,6 +60,11 @@ describe("logs, from the machines to a question", () => {
       const { status, stderr } = world.validate(machine);
       assert.equal(status, 0, stderr);
     }
+    // Names of machines that are a day or a number to YAML, of one version or another.
+    for (const name of ["2024-01-01", "0b11", "017", "1e3", "on", "null"]) {
+      const { status, stderr } = world.validate({ ...first, name });
+      assert.equal(status, 0, `${name}: ${stderr}`);
+    }
     assert.notEqual(world.validate(first, (text) => text.replace("start_at", "starts_at")).status, 0);
   });
 
