@@ -51,7 +51,7 @@ function inhibitions() {
     // One dead machine is one message.
     explains('alertname="MachineDown"', 'alertname!="MachineDown"', ["node"]),
     explains('alertname="SpeechServiceDown"', 'alertname="PoolDegraded"', ["node"]),
-    explains('alertname="KeepalivedDown"', 'alertname=~"UnitDown|BackupHearsNoAdverts"', ["node"]),
+    explains('alertname="KeepalivedDown"', 'alertname="BackupHearsNoAdverts"', ["node"]),
     explains(
       'alertname="NoVipHolder"',
       'alertname=~"VipProbeFailed|SentenceFailed|BackupHearsNoAdverts|VrrpFault|VrrpFlapping"',

@@ -221,6 +221,18 @@ describe("receivers, by the real Alertmanager", () => {
     assert.equal(mails.length, mailed);
   });
 
+  it("tell of a unit that is down beside a keepalived that is, which explains only the adverts", async () => {
+    const told = (name: string) => posts.some(({ body }) => JSON.stringify(body).includes(name));
+    await alert("warning", "KeepalivedDown");
+    await until("keepalived is told", () => told("KeepalivedDown"));
+    await alert("warning", "BackupHearsNoAdverts");
+    await alert("warning", "UnitDown");
+    await until("the unit is told", () => told("UnitDown"));
+    // As long again as a group waits.
+    await sleep(1500);
+    assert.ok(!told("BackupHearsNoAdverts"));
+  });
+
   it("reach everybody who is let in, whatever is in addresses, users, passwords and URLs", async () => {
     const [mailed, posted] = [mails.length, posts.length];
     await alert("watchdog", "Watchdog");
