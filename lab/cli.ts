@@ -1,6 +1,6 @@
-import { Command } from "commander";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { resolveToolchain } from "../scripts/toolchain";
-import { LabError } from "./errors";
+import { LabError, said } from "./errors";
 import { installMissingPackages } from "./hostPackages";
 import { Lab } from "./lab";
 import { withLock } from "./lock";
@@ -79,11 +79,19 @@ async function status(options: { json?: true }): Promise<void> {
 
 /** Runs a command in a machine with this program's standard streams, and ends with its exit code. */
 async function exec(name: string, command: string[]): Promise<void> {
-  machineNamed(name);
   await lab.requireRunning();
   const tty = process.stdin.isTTY && process.stdout.isTTY;
   const { exitCode } = await lab.exec(name, withoutDashes(command), { stdio: "inherit", reject: false }, tty);
   process.exitCode = exitCode ?? 1;
+}
+
+/** The name of a machine, as an argument. */
+function machine(name: string): string {
+  try {
+    return machineNamed(name).name;
+  } catch (error) {
+    throw new InvalidArgumentError(String(said(error)));
+  }
 }
 
 /** `--` before the command is customary, and commander leaves it there. */
@@ -92,7 +100,6 @@ function withoutDashes(command: string[]): string[] {
 }
 
 async function ssh(name: string, command: string[]): Promise<void> {
-  if (name !== "vm") machineNamed(name);
   await lab.requireRunning();
   const { exitCode } = await lab.ssh.spawn(name, withoutDashes(command), { stdio: "inherit", reject: false });
   process.exitCode = exitCode ?? 1;
@@ -104,10 +111,14 @@ const program = new Command("scripts/lab")
   )
   // Options behind a machine's name belong to the command that runs there.
   .enablePositionalOptions()
+  .exitOverride()
   .showHelpAfterError()
   .addHelpText(
     "after",
     `
+Exit status: 0 done, 1 it failed, 2 wrong call, 70 a mistake in this program.
+That of exec, ssh and pulumi is what they ran.
+
 Examples:
   scripts/lab up                                make it, or start it again, and deploy
   scripts/lab status                            its machines, and where the service is
@@ -139,14 +150,14 @@ program
   .action(status);
 program
   .command("ssh")
-  .argument("<name>", "a machine, or vm")
+  .argument("<name>", "a machine, or vm", (name) => (name === "vm" ? name : machine(name)))
   .argument("[command...]")
   .passThroughOptions()
   .description("open a shell (or run a command) on a machine by SSH, through its network")
   .action(ssh);
 program
   .command("exec")
-  .argument("<name>")
+  .argument("<name>", "a machine", machine)
   .argument("<command...>")
   .passThroughOptions()
   .description(
@@ -163,28 +174,31 @@ program
   .action(pulumi);
 program
   .command("power-cut")
-  .argument("<name>")
+  .argument("<name>", "a machine", machine)
   .description("the machine loses its power: link first, then everything is killed")
   .action((name: string) => lab.powerCut(name));
 program
   .command("power-on")
-  .argument("<name>")
+  .argument("<name>", "a machine", machine)
   .description("start it again, same disk, same addresses")
   .action((name: string) => lab.powerOn(name));
 program
   .command("unplug")
-  .argument("<name>")
+  .argument("<name>", "a machine", machine)
   .description("take the machine's link down")
   .action((name: string) => lab.unplug(name));
 program
   .command("plug")
-  .argument("<name>")
+  .argument("<name>", "a machine", machine)
   .description("bring the machine's link back")
   .action((name: string) => lab.plug(name));
 
 try {
   await program.parseAsync();
 } catch (error) {
-  console.error(await failureText(error));
-  process.exitCode = error instanceof LabError ? 1 : 70;
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else {
+    console.error(await failureText(error));
+    process.exitCode = error instanceof LabError ? 1 : 70;
+  }
 }

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
+import { execa } from "execa";
 import { deb822Stanzas, oneLineStanzas } from "../../lab/aptSources";
 import { diskFiles } from "../../lab/diskFiles";
 import { machineNamed, machines } from "../../lab/machines";
 import { merge, withFacts } from "../../lab/stackConfig";
 import { shellQuote } from "../../render/text";
+import { repository } from "../../scripts/lib/paths";
 
 describe("lab: apt sources", () => {
   it("keeps the release's own stanzas, without comments", () => {
@@ -132,4 +135,24 @@ describe("lab: words for a shell", () => {
     assert.equal(shellQuote("it's $HOME"), `'it'\\''s $HOME'`);
     assert.equal(shellQuote(""), "''");
   });
+});
+
+describe("scripts/lab", () => {
+  const calls: readonly [what: string, args: readonly string[], status: number, words: RegExp][] = [
+    ["an unknown command", ["upp"], 2, /unknown command 'upp'/],
+    ["an unknown option", ["up", "--fast"], 2, /unknown option '--fast'/],
+    ["no machine", ["power-cut"], 2, /missing required argument 'name'/],
+    ["a machine that there is not", ["ssh", "rs-9"], 2, /The lab has no machine "rs-9"\. It has: .*rs-1/],
+    ["a question for help", ["--help"], 0, /2 wrong call/],
+  ];
+  for (const [what, args, status, words] of calls) {
+    it(`ends with ${status} for ${what}`, async () => {
+      const { exitCode, all } = await execa(join(repository, "scripts/lab"), args, {
+        reject: false,
+        all: true,
+      });
+      assert.equal(exitCode, status, all);
+      assert.match(all, words);
+    }).timeout(60_000);
+  }
 });
