@@ -147,6 +147,11 @@ export async function applyLayers(
   return { said, failed: false };
 }
 
+/** What the notes are, and that nobody has to get up for them. */
+const NOTES =
+  "For your information, nothing has to be done: what else listens on the machines, and is not of the service.\n" +
+  "Helpers of NFS (rpc.mountd, rpc.statd, rpcbind) belong there. Look at what you do not know: ssh MACHINE ss -tlnp";
+
 /** A diagnosis for people. */
 export function renderDiagnosis({ findings, notes, differing }: Diagnosis, machines: number): string {
   const lines = findings.map(({ machine, what, fix }) => {
@@ -161,8 +166,8 @@ export function renderDiagnosis({ findings, notes, differing }: Diagnosis, machi
     ...(findings.length === 0
       ? [pc.green(`Nothing found: ${machines} machines are as the last deployment left them.`)]
       : lines),
-    ...notes.map((note) => pc.dim(`- ${note}`)),
     ...put,
+    ...(notes.length === 0 ? [] : ["", NOTES, ...notes.map((note) => pc.dim(`- ${note}`))]),
   ].join("\n");
 }
 

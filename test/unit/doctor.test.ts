@@ -91,6 +91,19 @@ describe("scripts/cluster doctor", () => {
       /Nothing found: 2 machines/,
     );
   });
+
+  it("says of notes what they are, and that nothing has to be done", () => {
+    const notes = ["storage: rpc.mountd listens on 0.0.0.0:20048"];
+    const said = renderDiagnosis({ findings: [], notes, differing: new Map() }, 2);
+    assert.match(
+      said,
+      /^.*Nothing found.*\n\nFor your information, nothing has to be done: what else listens(.*\n)+.*- storage: rpc\.mountd listens/,
+    );
+    assert.doesNotMatch(
+      renderDiagnosis({ findings: [], notes: [], differing: new Map() }, 2),
+      /For your information/,
+    );
+  });
 });
 
 describe("scripts/cluster where", () => {
