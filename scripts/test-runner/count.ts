@@ -24,7 +24,8 @@ function last(output: string, word: string): number {
   return Number(hits.at(-1)?.[1] ?? 0);
 }
 
-function plain(text: string): string {
+/** A program's output without colours. */
+export function plain(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: colours are control characters
   return text.replace(/\u001b\[[0-9;]*m/g, "");
 }

@@ -2,11 +2,14 @@ import { execa } from "execa";
 import { ensurePackages } from "../lib/debianPackages";
 import { repository } from "../lib/paths";
 import { type Counts, count } from "./count";
+import { failures } from "./failures";
 import { chooseSteps, type Step } from "./steps";
 
 interface Outcome extends Counts {
   readonly step: Step;
   readonly seconds: number;
+  /** What failed, in a few lines. */
+  readonly failures: readonly string[];
 }
 
 const chosen = chooseSteps(process.argv.slice(2));
@@ -25,6 +28,9 @@ for (const { step, passed, failed, seconds } of outcomes) {
     `${mark} ${step.name.padEnd(38)} ${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed ${seconds.toFixed(0).padStart(5)} s`,
   );
 }
+// Where runs are read from their end, the reason has to be there.
+for (const { step, failures } of outcomes.filter(({ failed }) => failed > 0))
+  console.log([`\nFAILED ${step.name}`, ...failures].join("\n  "));
 const sum = (key: keyof Counts) => outcomes.reduce((total, outcome) => total + outcome[key], 0);
 console.log(`${sum("passed")} passed, ${sum("failed")} failed`);
 process.exitCode = sum("failed") === 0 ? 0 : 1;
@@ -49,5 +55,6 @@ async function run(step: Step): Promise<Outcome> {
   const counts = count(step.counts, result.all ?? "", exitCode);
   // A runner that ran nothing has not passed.
   const failed = counts.passed + counts.failed === 0 ? 1 : counts.failed;
-  return { step, passed: counts.passed, failed, seconds };
+  const reasons = failed === 0 ? [] : failures(step.counts, result.all || result.message || "");
+  return { step, passed: counts.passed, failed, seconds, failures: reasons };
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { type Counts, count } from "../../scripts/test-runner/count";
+import { failures } from "../../scripts/test-runner/failures";
 import { chooseSteps, steps } from "../../scripts/test-runner/steps";
 
 describe("scripts/test counts", () => {
@@ -15,6 +16,62 @@ describe("scripts/test counts", () => {
   for (const [what, kind, output, exitCode, expected] of cases) {
     it(what, () => assert.deepEqual(count(kind, output, exitCode), expected));
   }
+});
+
+describe("scripts/test ends with what failed", () => {
+  const ofMocha = (...tests: readonly string[]) => [
+    "  made up",
+    "    1) fails",
+    "",
+    "  3 passing (1s)",
+    `  ${tests.length} failing`,
+    "",
+    ...tests.flatMap((test, index) => [`  ${index + 1}) ${test}`, ""]),
+  ];
+
+  it("of mocha: titles, and the first lines of the errors without where they were thrown", () => {
+    const [first, second] = [
+      "made up\n       of two: parts\n         fails:\n\n      AssertionError [ERR_ASSERTION]: 1: one\n\n1 !== 2\n\n      + expected - actual\n\n      -1\n      +2\n      \n      at Context.<anonymous> (a.test.ts:1:1)",
+      'made up\n       "before all" hook for "passes":\n     Error: no time\n      at b (b.ts:1:1)',
+    ];
+    const output = ofMocha(first ?? "", second ?? "").join("\n");
+    assert.deepEqual(failures("mocha", `\u001b[31m${output}\u001b[0m\n`), [
+      "1) made up > of two: parts > fails",
+      "      AssertionError [ERR_ASSERTION]: 1: one",
+      "1 !== 2",
+      "      + expected - actual",
+      "      -1",
+      "      +2",
+      '2) made up > "before all" hook for "passes"',
+      "     Error: no time",
+    ]);
+  });
+
+  it("of mocha: not more than somebody reads", () => {
+    const test = `made up\n       fails:\n     Error: ${"long ".repeat(99)}\n${"     line\n".repeat(99)}`;
+    const said = failures("mocha", ofMocha(...Array.from({ length: 30 }, () => test)).join("\n"));
+    assert.equal(said.length, 8 * 7 + 1);
+    assert.equal(said.at(-1), "and 22 more");
+    assert.equal(Math.max(...said.map(({ length }) => length)), 200);
+  });
+
+  it("of pytest: its short summary", () => {
+    const output = [
+      "E       AssertionError: FAILED is what it says",
+      "=========================== short test summary info ============================",
+      "FAILED tests/test_made_up.py::test_one[a - b] - AssertionError: 1",
+      "ERROR tests/test_made_up.py::test_two - OSError",
+      "1 failed, 30 passed, 1 error in 5.00s",
+    ];
+    assert.deepEqual(failures("pytest", output.join("\n")), output.slice(2, 4));
+  });
+
+  it("of all else, and of what never got to a test: what it said last", () => {
+    const output = Array.from({ length: 20 }, (_, index) => `line ${index}\n\n`).join("");
+    const last = Array.from({ length: 8 }, (_, index) => `line ${12 + index}`);
+    for (const kind of ["one", "mocha", "pytest"] as const) assert.deepEqual(failures(kind, output), last);
+    assert.deepEqual(failures("one", ""), []);
+  });
 });
 
 describe("scripts/test runs", () => {
