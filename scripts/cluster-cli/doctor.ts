@@ -97,8 +97,16 @@ export async function diagnose(
       notes.push(...strangers(machine, examined.report));
       if (compared.differing.length > 0) differing.set(name, compared.differing);
     } catch (error) {
-      if (!(error instanceof UnreachableError)) throw error;
-      findings.push({ machine: name, what: `cannot be reached: ${error.reason}`, fix: error.fix });
+      // One machine that cannot even be looked at must not hide the others.
+      findings.push(
+        error instanceof UnreachableError
+          ? { machine: name, what: `cannot be reached: ${error.reason}`, fix: error.fix }
+          : {
+              machine: name,
+              what: `cannot be looked at: ${(error as Error).message}`,
+              fix: `scripts/cluster ssh ${name}, and see what its disk, its memory and python3 are at`,
+            },
+      );
     }
     done += 1;
     progress.show(`comparing machines with the state`, ` (${done} of ${inventory.machines.length})`);
@@ -221,7 +229,7 @@ export function judge({ name }: InventoryMachine, { disks, filters }: Examinatio
   const open = filters.map(({ unit, table }) => ({
     machine: name,
     what: `its packet filter (${table}) is not in force: something else has flushed the rules, and everybody is let in`,
-    fix: `ssh ${name} systemctl restart ${unit}; then see what did it: nftables.service, ufw, firewalld`,
+    fix: `scripts/cluster ssh ${name} -- systemctl restart ${unit}; then see what did it: nftables.service, ufw, firewalld`,
   }));
   const full = disks.flatMap((disk): Finding[] => {
     if ("error" in disk) {

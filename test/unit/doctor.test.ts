@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { judge, judgeClocks, renderDiagnosis, strangers } from "../../scripts/cluster-cli/doctor";
+import type { OpenSsh } from "../../components/remote/openssh";
+import { diagnose, judge, judgeClocks, renderDiagnosis, strangers } from "../../scripts/cluster-cli/doctor";
 import type { InventoryMachine } from "../../scripts/cluster-cli/inventory";
 import { deployedLayers } from "../../scripts/cluster-cli/layers";
 import { scheduledByMh } from "../../scripts/cluster-cli/mh";
-import { machine } from "./inventory-fixture";
+import { ProgressLine } from "../../scripts/cluster-cli/progress";
+import { inventory, machine } from "./inventory-fixture";
 
 const speaker: InventoryMachine = { ...machine("rs-1", "realServer", "10.0.0.1"), listens: [7860] };
 
@@ -102,6 +104,29 @@ describe("scripts/cluster doctor", () => {
     assert.doesNotMatch(
       renderDiagnosis({ findings: [], notes: [], differing: new Map() }, 2),
       /For your information/,
+    );
+  });
+});
+
+describe("scripts/cluster doctor, of a cluster", () => {
+  it("goes on with the other machines when one cannot be looked at, and says so", async () => {
+    const broken = "OSError: [Errno 28] No space left on device\n";
+    const report = JSON.stringify({ ...examination, clock: Date.now() / 1000 });
+    const ssh = {
+      run: async (name: string, _: string, { input = "" } = {}) =>
+        name === "rs-1" || !input.includes("examine")
+          ? { exitCode: 1, stdout: "", stderr: broken }
+          : { exitCode: 0, stdout: report, stderr: "" },
+    } as unknown as OpenSsh;
+    const storage = machine("storage", "storage", "10.0.0.20");
+    const cluster = { ...inventory, machines: [machine("rs-1", "storage", "10.0.0.1"), storage] };
+    const silent = new ProgressLine({ isTTY: false, write: () => true } as unknown as NodeJS.WriteStream);
+    const { findings } = await diagnose(cluster, [], ssh, silent);
+    assert.deepEqual(
+      findings
+        .filter(({ machine: whose }) => whose !== null)
+        .map(({ machine: whose, what }) => `${whose}: ${what}`),
+      ["rs-1: cannot be looked at: rs-1: examine.py failed: OSError: [Errno 28] No space left on device"],
     );
   });
 });

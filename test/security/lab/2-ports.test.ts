@@ -70,7 +70,7 @@ describe("narrow ports", () => {
     const { exitCode, output } = await script("cluster", "doctor");
     assert.equal(exitCode, 1, output);
     assert.match(output, /rs-1.*its packet filter \(table inet cosyvoice_lvs_firewall\) is not in force/);
-    const [, fix = ""] = /fix: ssh rs-1 (systemctl restart \S+);/.exec(output) ?? [];
+    const [, fix = ""] = /fix: scripts\/cluster ssh rs-1 -- (systemctl restart \S+);/.exec(output) ?? [];
     await inside("rs-1", fix);
     assert.match(await inside("rs-1", "nft list table inet cosyvoice_lvs_firewall"), /policy drop/);
   });
