@@ -9,6 +9,7 @@ import { packRelease } from "./components/release";
 import { preflight } from "./components/remote/preflight";
 import { findEngine } from "./components/speechEngine";
 import { forgetPromiseStacks } from "./components/stacks";
+import { foreignAddresses } from "./components/verification";
 import { formatProblems, parseConfig, rawFromStack } from "./config/load";
 import { listeningPorts } from "./render/listeners";
 import { servicePorts } from "./render/virtualServices";
@@ -78,6 +79,7 @@ export const inventory = pulumi.secret({
     apiKey: secrets.getSecret("apiKeys")?.apply((keys) => keys.split(",")[0]),
   },
   alertmanagerPort: config.monitoring?.ports.alertmanager,
+  unchecked: config.aws && foreignAddresses(config),
   ssh: {
     privateKeyFile: config.ssh.privateKeyFile,
     // That of a file or of the stack's secrets is not written down a second time.

@@ -94,7 +94,7 @@ export class Verification extends pulumi.ComponentResource {
 }
 
 /** The machines that forward packets, or answer for the VIP. */
-function foreignAddresses({ directors, realServers, loadBalancer }: ClusterConfig): string[] {
+export function foreignAddresses({ directors, realServers, loadBalancer }: ClusterConfig): string[] {
   const machines = loadBalancer.forwarding === "NAT" ? directors : [...directors, ...realServers];
   return machines.map(({ address }) => address);
 }

@@ -24,7 +24,8 @@ check also reads the addresses of the machines that forward packets or answer fo
 standard input: {"unchecked": ["10.20.0.10", ...]}. AWS must not check the source and destination of their
 packets. With "port" too, the director that stands by connects to that port of the VIP: a client in the
 cluster's own subnet, which a real server must be able to answer with the VIP's address. (The holder has the
-VIP itself.) Exit status: 0 all is well, 1 findings, 2 wrong call.
+VIP itself.) A finding is {"address", "what", "fix"}: that of the machine that it is about, or null.
+Exit status: 0 all is well, 1 findings, 2 wrong call.
 """
 
 import concurrent.futures
@@ -48,6 +49,7 @@ RETRY_FIRST, RETRY_MOST = 0.2, 5.0  # s
 CONNECT_LIMIT, READ_LIMIT = 1.0, 4.0  # s, for one call
 CLIENT_LIMIT = 5.0  # s, for a connection to the VIP
 METADATA = "http://169.254.169.254"
+REFRESH = "run pulumi up --refresh"
 AT_ONCE = 200  # values that AWS takes in one filter
 SIOCGIFADDR = 0x8915
 
@@ -373,28 +375,35 @@ def poke(path):
 # ------------------------------------------------------------------------------------------ the check
 
 
+def finding(what, fix, address=None):
+    return {"address": address, "what": what, "fix": fix}
+
+
 def check(config, expected):
     """What AWS says, and every finding."""
     cloud = Cloud(config)
     holds = Kernel(config).holds()
-    address, name = (config["address"], "this director") if holds else (config["peer"], "the other director")
+    address = config["address"] if holds else config["peer"]
     asked = sorted({*expected["unchecked"], config["address"], config["peer"]})
     interfaces = {found["PrivateIpAddress"]: found for found in cloud.interfaces(asked)}
     should = interfaces.get(address, {}).get("NetworkInterfaceId")
     findings = []
     for machine in expected["unchecked"]:
         if machine not in interfaces:
-            findings.append(f"no interface of {cloud.vpc} has the address {machine}: run pulumi up --refresh")
-        elif interfaces[machine]["SourceDestCheck"]:
             findings.append(
+                finding(f"no interface of {cloud.vpc} has the address {machine}", REFRESH, machine)
+            )
+        elif interfaces[machine]["SourceDestCheck"]:
+            what = (
                 f"AWS checks source and destination of {machine}"
                 f" ({interfaces[machine]['NetworkInterfaceId']}), which drops what it forwards or answers for"
-                " the VIP: run pulumi up --refresh"
+                " the VIP"
             )
+            findings.append(finding(what, REFRESH, machine))
     if config["exposure"] == "vpc":
         targets = {f"the route in {table}": target for table, target in cloud.route_tables().items()}
         if not targets:
-            findings.append(f"no route table of {cloud.vpc} has a route to the VIP: run pulumi up --refresh")
+            findings.append(finding(f"no route table of {cloud.vpc} has a route to the VIP", REFRESH))
     else:
         elastic = cloud.elastic() or {}
         targets = {
@@ -404,23 +413,25 @@ def check(config, expected):
     for what, target in sorted(targets.items()):
         if target != should:
             findings.append(
-                f"{what} leads {config['vip']} to {target}, and {name} holds it ({should}):"
-                " journalctl -u cosyvoice-vip-mover there says why it was not moved"
+                finding(
+                    f"{what} leads {config['vip']} to {target}, and {address} holds it ({should})",
+                    "journalctl -u cosyvoice-vip-mover there says why it was not moved",
+                    address,
+                )
             )
     if "port" in expected and not holds:
-        findings += served(config["vip"], expected["port"])
+        findings += served(config, expected["port"])
     return {"holder": holds, "interface": cloud.interface, "targets": targets, "findings": findings}
 
 
-def served(vip, port):
+def served(config, port):
     """The finding when this director cannot connect as a client."""
     try:
-        socket.create_connection((vip, port), timeout=CLIENT_LIMIT).close()
+        socket.create_connection((config["vip"], port), timeout=CLIENT_LIMIT).close()
     except OSError as error:
         client = "this director, a client in the cluster's subnet"
-        return [
-            f"{vip}:{port} does not answer {client} ({error}): are real servers in the table (ipvsadm -Ln)?"
-        ]
+        what = f"{config['vip']}:{port} does not answer {client} ({error})"
+        return [finding(what, "see that real servers are in the table (ipvsadm -Ln)", config["address"])]
     return []
 
 
@@ -445,8 +456,8 @@ def main(arguments):
     if arguments[0] == "run":
         return run(config)
     result = check_until(config, json.load(sys.stdin))
-    for finding in result["findings"]:
-        say(finding)
+    for found in result["findings"]:
+        say(f"{found['what']}: {found['fix']}")
     print(json.dumps(result, indent=1))
     return 1 if result["findings"] else 0
 

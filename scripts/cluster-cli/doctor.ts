@@ -2,6 +2,7 @@ import pLimit from "p-limit";
 import pc from "picocolors";
 import * as z from "zod";
 import { asRoot, type OpenSsh, UnreachableError } from "../../components/remote/openssh";
+import { askAws } from "./awsView";
 import type { Inventory, InventoryMachine } from "./inventory";
 import type { DeployedLayer } from "./layers";
 import type { ProgressLine } from "./progress";
@@ -61,7 +62,7 @@ interface Clock {
 
 /**
  * Compares every layer of every machine with what the last deployment left in the state, and looks at what no layer holds:
- * who serves, clocks, disks, who listens.
+ * who serves, clocks, disks, who listens; on aws what leads the VIP where.
  */
 export async function diagnose(
   inventory: Inventory,
@@ -111,8 +112,15 @@ export async function diagnose(
     done += 1;
     progress.show(`comparing machines with the state`, ` (${done} of ${inventory.machines.length})`);
   };
-  await Promise.all(inventory.machines.map((machine) => limit(() => look(machine))));
-  findings.push(...judgeClocks(clocks));
+  const asked =
+    inventory.platform === "aws"
+      ? inventory.machines.filter(({ name, role }) => role === "director" && !told.has(name))
+      : [];
+  const [fromAws] = await Promise.all([
+    askAws(inventory, asked, ssh),
+    ...inventory.machines.map((machine) => limit(() => look(machine))),
+  ]);
+  findings.push(...judgeClocks(clocks), ...fromAws);
   const order = ["", ...inventory.machines.map(({ name }) => name)];
   const place = ({ machine }: Finding) => order.indexOf(machine ?? "");
   return { findings: findings.sort((a, b) => place(a) - place(b)), notes: notes.sort(), differing };

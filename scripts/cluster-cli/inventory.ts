@@ -29,6 +29,11 @@ const inventorySchema = z.object({
     .optional(),
   /** Where the machine that watches has Alertmanager; absent without one. */
   alertmanagerPort: z.number().optional(),
+  /**
+   * Addresses of the machines whose packets AWS must not check for their source and destination. Absent elsewhere, and where an
+   * older version deployed.
+   */
+  unchecked: z.array(z.string()).optional(),
   ssh: z.object({
     privateKeyFile: z.string().optional(),
     /** Made by the platform aws. */

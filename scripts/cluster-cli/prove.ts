@@ -2,6 +2,7 @@ import { hostFile } from "../../components/remote/hostFiles";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { paths } from "../../render/paths";
 import { utc } from "../lib/time";
+import { expectedOfAws } from "./awsView";
 import type { Inventory, InventoryMachine } from "./inventory";
 import { asRootShell } from "./run";
 
@@ -51,7 +52,7 @@ export async function prove(
   if (holder === undefined || standby === undefined) return proofs;
 
   for (const director of directors) {
-    const expected = JSON.stringify({ unchecked: directors.map(({ address }) => address) });
+    const expected = JSON.stringify(expectedOfAws(inventory));
     const { ok, said } = await run(
       ssh,
       director,

@@ -1,5 +1,6 @@
 """What the mover decides, against a clock of the test's own, and what it tells AWS, against moto."""
 
+import io
 import json
 import socket
 import subprocess
@@ -269,27 +270,49 @@ def test_a_route_to_the_wrong_director_and_a_check_that_is_on_are_found(world, a
         NetworkInterfaceId=world.interfaces["director-1"], SourceDestCheck={"Value": True}
     )
     findings = checked(world, as_director, [*DIRECTORS.values(), "10.20.0.99"])["findings"]
-    assert len(findings) == 3
-    assert findings[0].startswith("AWS checks source and destination of 10.20.0.10 (eni-")
-    assert findings[1].startswith(f"no interface of {world.vpc} has the address 10.20.0.99")
-    assert findings[2].startswith(f"the route in {world.tables[1]} leads {VIP} to eni-")
-    assert "the other director holds it" in findings[2]
+    assert [(found["address"], found["fix"][:12]) for found in findings] == [
+        ("10.20.0.10", "run pulumi u"),
+        ("10.20.0.99", "run pulumi u"),
+        ("10.20.0.10", "journalctl -"),
+    ]
+    what = [found["what"] for found in findings]
+    assert what[0].startswith("AWS checks source and destination of 10.20.0.10 (eni-")
+    assert what[1] == f"no interface of {world.vpc} has the address 10.20.0.99"
+    assert what[2].startswith(f"the route in {world.tables[1]} leads {VIP} to eni-")
+    assert "and 10.20.0.10 holds it" in what[2]
+
+
+def test_what_is_found_is_told_to_people_and_to_programs(world, as_director, monkeypatch, capsys, tmp_path):
+    as_director("director-2")
+    # As it is, it looks again for half a minute.
+    monkeypatch.setattr(mover, "check_until", mover.check)
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"unchecked": ["10.20.0.99"]}'))
+    config = tmp_path / "vip-mover.json"
+    config.write_text(json.dumps(world.config("director-2")))
+    assert mover.main(["check", str(config)]) == 1
+    said = capsys.readouterr()
+    what = f"no interface of {world.vpc} has the address 10.20.0.99"
+    assert said.err == f"{what}: run pulumi up --refresh\n"
+    assert json.loads(said.out)["findings"] == [
+        {"address": "10.20.0.99", "what": what, "fix": "run pulumi up --refresh"}
+    ]
 
 
 def test_the_one_that_stands_by_is_a_client_who_must_be_answered(world, as_director):
     as_director("director-2")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert mover.served("127.0.0.1", port) == []
-    config = world.config("director-2")
-    config["vip"] = "127.0.0.1"
-    findings = mover.check(config, {"unchecked": [], "port": port})["findings"]
-    assert findings[-1].startswith(f"127.0.0.1:{port} does not answer this director, a client in the")
+        config = world.config("director-2", vip="127.0.0.1")
+        assert mover.served(config, port) == []
+    found = mover.check(config, {"unchecked": [], "port": port})["findings"][-1]
+    assert found["what"].startswith(f"127.0.0.1:{port} does not answer this director, a client in the")
+    assert found["address"] == "10.20.0.11"
     # The holder would ask itself.
     holder = dict(config, label="lo")
     assert mover.check(holder, {"unchecked": [], "port": port})["holder"]
     assert not any(
-        "a client" in found for found in mover.check(holder, {"unchecked": [], "port": port})["findings"]
+        "a client" in found["what"]
+        for found in mover.check(holder, {"unchecked": [], "port": port})["findings"]
     )
 
 
