@@ -51,10 +51,7 @@ async function whereItIs(): Promise<string> {
 /** `pulumi up`, which shows its own progress. */
 async function deploy(progress: Progress): Promise<void> {
   progress.pause();
-  const { exitCode } = await stack.run(["up", "--yes", "--skip-preview"], {
-    stdio: "inherit",
-    reject: false,
-  });
+  const exitCode = await stack.runOnTerminal(["up", "--yes", "--skip-preview"]);
   if (exitCode !== 0) {
     throw new LabError(
       `pulumi up failed (exit code ${exitCode}).`,
@@ -64,8 +61,7 @@ async function deploy(progress: Progress): Promise<void> {
 }
 
 async function pulumi(args: string[]): Promise<void> {
-  const { exitCode } = await stack.run(withoutDashes(args), { stdio: "inherit", reject: false });
-  process.exitCode = exitCode ?? 1;
+  process.exitCode = await stack.runOnTerminal(withoutDashes(args));
   const locked = process.exitCode === 0 ? undefined : await stack.locked();
   if (locked !== undefined) console.error(`\n${locked}`);
 }

@@ -4,6 +4,7 @@ import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { execa, type Options } from "execa";
 import { parse, stringify } from "yaml";
+import { leavingInterrupts } from "../scripts/lib/ending";
 import { repository } from "../scripts/lib/paths";
 import { resolveToolchain, type Toolchain } from "../scripts/toolchain";
 import { explainLocks } from "../scripts/toolchain/locks";
@@ -182,6 +183,12 @@ export class LabStack {
       ...(command === "destroy" ? { PULUMI_CONTINUE_ON_ERROR: "true" } : {}),
     };
     return execa(toolchain.pulumi, own, { ...options, env });
+  }
+
+  /** The same with its output to the terminal, and an interrupt left to it. @returns its exit code */
+  async runOnTerminal(args: readonly string[]): Promise<number> {
+    const { exitCode } = await leavingInterrupts(() => this.run(args, { stdio: "inherit", reject: false }));
+    return exitCode ?? 1;
   }
 
   private async writeConfig(): Promise<void> {

@@ -1,10 +1,11 @@
 // What is left of a program that is interrupted, or whose reader goes: real programs, real signals.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { machines } from "../../lab/machines";
 import { repository } from "../../scripts/lib/paths";
 
 /** Runs a text of TypeScript as a program in the repository. */
@@ -76,6 +77,63 @@ describe("an interrupt", () => {
     child.kill("SIGINT");
     assert.deepEqual(await ended, [null, "SIGINT"]);
   });
+});
+
+describe("an interrupt of scripts/lab", () => {
+  let folder: string;
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "ending-"));
+  });
+  afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** A pulumi that says what it is told to do; with its plugin, and a lab that was made. */
+  function prepare(): NodeJS.ProcessEnv {
+    const file = (path: string, text: string, mode = 0o644) => {
+      mkdirSync(dirname(join(folder, path)), { recursive: true });
+      writeFileSync(join(folder, path), text, { mode });
+    };
+    const pulumi = `#!/bin/bash
+      case $* in
+        version) echo v3.221.0 ;;
+        *up*)
+          trap 'echo asked to end' INT
+          echo begun
+          for ((i = 0; i < 600; i++)); do [[ -e ${folder}/finished ]] && break; sleep 0.05; done
+          echo ended in its own time
+          exit 7 ;;
+        *) cat >/dev/null ;;
+      esac`;
+    file("bin/pulumi", pulumi, 0o755);
+    for (const name of ["pulumi-language-nodejs", "pulumi-resource-command"])
+      file(`bin/${name}`, "#!/bin/sh\n", 0o755);
+    file("state/lab/lab.json", JSON.stringify({ machineImage: "made-up", sshPort: 1, vipPort: 1 }));
+    file("state/lab/keys/login", "made up");
+    for (const name of ["vm", ...machines.map((machine) => machine.name)])
+      file(`state/lab/keys/${name}.pub`, "ssh-ed25519 AAAA");
+    return {
+      PATH: `${join(folder, "bin")}:${process.env.PATH}`,
+      COSYVOICE_LVS_STATE: join(folder, "state"),
+      COSYVOICE_LVS_CACHE: join(folder, "cache"),
+    };
+  }
+
+  it("ends pulumi once", async () => {
+    const env = { ...process.env, ...prepare() };
+    // In a process group of its own, as a terminal starts it: all of it gets the interrupt.
+    const child = spawn(join(repository, "scripts", "lab"), ["pulumi", "up"], { env, detached: true });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (part) => (text += part));
+    const ended = end(child);
+    const says = async (word: string) => {
+      while (!text.includes(word) && child.exitCode === null && child.signalCode === null) await sleep(20);
+    };
+    await says("begun");
+    process.kill(-(child.pid ?? 0), "SIGINT");
+    await says("asked to end");
+    writeFileSync(join(folder, "finished"), "");
+    assert.deepEqual(await ended, [7, null], text);
+    assert.match(text, /begun\nasked to end\nended in its own time\n/);
+  }).timeout(60_000);
 });
 
 describe("a reader that goes", () => {
