@@ -1,7 +1,7 @@
 import { renderRadius } from "../preview-cli/render";
 import type { ProgressLine } from "./progress";
 import { deploy, preview } from "./pulumi";
-import { agreed, type Outcome } from "./session";
+import { agreed, namingStack, type Outcome } from "./session";
 import type { StackFile } from "./stackFile";
 
 export interface ChangeOptions {
@@ -50,7 +50,10 @@ export async function change(
   const start = Date.now();
   if (!(await deploy(stack, json))) {
     console.error(
-      `\nThe deployment failed; its words are above. ${file.path} says what was wanted: pulumi up tries again. Back: ${back}`,
+      namingStack(
+        `\nThe deployment failed; its words are above. ${file.path} says what was wanted: pulumi up tries again. Back: ${back}`,
+        stack,
+      ),
     );
     return "failed";
   }

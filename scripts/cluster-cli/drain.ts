@@ -65,7 +65,7 @@ export async function drain(
     await runAsRoot(machine, ssh, `rm -f ${DRAIN_FILE}`);
     throw new Error(
       `${waiting.join(" and ")} still ${waiting.length > 1 ? "send" : "sends"} ${name} new connections after ${limits.pool} s, so the drain was taken back.\n` +
-        `A drain is announced at /readyz, which only loadBalancer.check.kind poller and http follow, and by an app that knows drains (is the last pulumi up older than that?). Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
+        `A drain is announced at /readyz, which only loadBalancer.check.kind poller and http follow, and by an app that knows drains (is the last deployment older than that?). Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
     );
   }
   const aside = unasked.length > 0 ? ` ${unasked.join(" and ")} could not be asked.` : "";

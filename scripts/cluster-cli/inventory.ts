@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { OpenSsh } from "../../components/remote/openssh";
+import { stackName as LAB } from "../../lab/stack";
 import { hintOf, lastLine, runPulumi } from "./pulumi";
 
 const endpoint = z.object({
@@ -66,7 +67,7 @@ export async function readInventory(stack: string): Promise<Inventory> {
     const hint = hintOf(result.stderr);
     if (hint !== undefined) throw new Error(hint);
     throw new Error(
-      `Stack "${stack}" has no inventory: ${lastLine(result)}. Deploy it first: pulumi up --stack ${stack} (the lab: scripts/lab up).`,
+      `Stack "${stack}" has no inventory: ${lastLine(result)}. Deploy it first: ${stack === LAB ? "scripts/lab up" : `pulumi up --stack ${stack}`}.`,
     );
   }
   return parseInventory(result.stdout, stack);
@@ -78,8 +79,8 @@ export function parseInventory(text: string, stack: string): Inventory {
   if (error === undefined) return data;
   const paths = error.issues.map(({ path }) => path.join(".") || "all of it");
   throw new Error(
-    `The state of "${stack}" does not say what this version of scripts/cluster has to know of its machines (${paths.join(", ")}): ` +
-      "another version deployed it. Check that one out, or bring the machines to this one: scripts/preview, then pulumi up.",
+    `The state of "${stack}" does not say all that has to be known of its machines by this scripts/cluster (${paths.join(", ")}): ` +
+      `another version deployed it. Check that one out, or bring the machines to this one: scripts/preview --stack ${stack}, then pulumi up.`,
   );
 }
 

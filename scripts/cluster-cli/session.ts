@@ -2,6 +2,7 @@ import { createInterface } from "node:readline/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import type { OpenSsh } from "../../components/remote/openssh";
 import { parseIPv4 } from "../../config/addresses";
+import { stackName as LAB } from "../../lab/stack";
 import { connect, type Inventory, readInventory } from "./inventory";
 import { parseSince } from "./logs";
 import { ProgressLine } from "./progress";
@@ -16,12 +17,17 @@ export type Outcome = keyof typeof EXIT;
 export const DEFAULT_STACK = process.env.PULUMI_STACK ?? "lab";
 
 /**
- * A text in which every `scripts/cluster COMMAND` says which stack is meant, where that is not the one that it would be about by itself:
- * whoever types what stands below the status of another stack must not put a machine of the lab back into its pool.
+ * A text in which every `scripts/cluster COMMAND` and `pulumi up` says which stack is meant, where that is not the one that it would be
+ * about by itself: whoever types what stands below the status of another stack must not put a machine of the lab back into its pool.
+ * Of the lab, whose state is elsewhere, pulumi knows by scripts/lab only.
  */
 export function namingStack(text: string, stack: string, unsaid = DEFAULT_STACK): string {
-  if (stack === unsaid) return text;
-  return text.replace(/scripts\/cluster (?=[a-z])(?!.* --stack )/g, `scripts/cluster --stack ${stack} `);
+  const unlike = stack !== unsaid;
+  const named = unlike
+    ? text.replace(/scripts\/cluster (?=[a-z])(?!.* --stack )/g, `scripts/cluster --stack ${stack} `)
+    : text;
+  if (stack === LAB) return named.replace(/(?<!scripts\/lab )\bpulumi up\b/g, "scripts/lab pulumi up");
+  return unlike ? named.replace(/\bpulumi up\b(?! --stack )/g, `pulumi up --stack ${stack}`) : named;
 }
 
 /** What a command works with: the stack's machines, a way to them, and a line for its progress. */

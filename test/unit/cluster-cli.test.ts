@@ -38,6 +38,20 @@ describe("a command that stands in what scripts/cluster says", () => {
     );
   });
 
+  it("is pulumi's too, which for the lab is that of scripts/lab", () => {
+    const fix = "run pulumi up --refresh, or pulumi up: scripts/cluster doctor";
+    assert.equal(
+      namingStack(fix, "made-up", "lab"),
+      "run pulumi up --stack made-up --refresh, or pulumi up --stack made-up: scripts/cluster --stack made-up doctor",
+    );
+    const inLab = "run scripts/lab pulumi up --refresh, or scripts/lab pulumi up: scripts/cluster";
+    assert.equal(namingStack(fix, "lab", "lab"), `${inLab} doctor`);
+    assert.equal(namingStack(fix, "lab", "made-up"), `${inLab} --stack lab doctor`);
+    assert.equal(namingStack(fix, "made-up", "made-up"), fix);
+    for (const said of ["pulumi up --stack made-up", "scripts/lab pulumi up", "pulumi updates it"])
+      assert.equal(namingStack(said, said.includes("lab") ? "lab" : "made-up", "lab"), said);
+  });
+
   it("is taken by the program as it is said", async () => {
     const program = clusterProgram();
     const undrain = program.commands.find((command) => command.name() === "undrain");

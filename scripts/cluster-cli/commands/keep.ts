@@ -8,7 +8,7 @@ import { ProgressLine } from "../progress";
 import { prove, renderProofs } from "../prove";
 import { type Part, restore } from "../restore";
 import { machineIn } from "../run";
-import { EXIT, explain, stackOf, within } from "../session";
+import { EXIT, explain, namingStack, stackOf, within } from "../session";
 import { unlock } from "../unlock";
 
 /** Commands about what is known of a stack: its state, its configuration, its proofs. */
@@ -85,7 +85,8 @@ the share.`,
     .option("--force", "also a lock whose holder cannot be seen from here; look there first")
     .description("lift the lock that a killed pulumi left on the stack, and settle what it had begun")
     .action(async ({ force }: { force?: true }) => {
-      const outcome = await unlock(stackOf(program), force === true, (line) => console.log(line));
+      const stack = stackOf(program);
+      const outcome = await unlock(stack, force === true, (line) => console.log(namingStack(line, stack)));
       process.exitCode = outcome === "unlocked" ? EXIT.well : EXIT.findings;
     });
   explain(unlockCommand, {
@@ -133,7 +134,7 @@ the share.`,
         progress.clear();
         const now = Date.now();
         const file = `prove-${stack}-${new Date(now).toISOString().slice(0, 19).replaceAll(":", "")}.md`;
-        const report = renderProofs(stack, proofs, now);
+        const report = namingStack(renderProofs(stack, proofs, now), stack);
         await writeFile(file, report);
         console.log(`${report}\nWritten to ${file}.`);
         return proofs.every(({ holds }) => holds !== false) ? "well" : "findings";

@@ -68,7 +68,7 @@ export function lookCommands(program: Command): void {
         if (mend && diagnosis.differing.size > 0) {
           const said = await repair(inventory, diagnosis, ssh, progress);
           progress.clear();
-          console.error(said.join("\n"));
+          console.error(namingStack(said.join("\n"), stack));
           diagnosis = await diagnose(inventory, layers, ssh, progress);
         }
         const { findings, notes } = diagnosis;
