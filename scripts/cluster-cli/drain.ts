@@ -28,11 +28,31 @@ export interface DrainOptions {
   readonly wait: number;
 }
 
+/** What a drain came to. */
+export interface Drained {
+  readonly realServer: string;
+  /** By whom and why, as the status shows it. */
+  readonly reason: string;
+  /** Requests that it still works on; null when it does not say. */
+  readonly left: number | null;
+  /** The directors that could not be asked. */
+  readonly unasked: readonly string[];
+  /** What speaks against work on the machine, each in a sentence; empty when it has nothing left to do. */
+  readonly findings: readonly string[];
+}
+
+/** What the end of a drain came to. */
+export interface Undrained {
+  readonly realServer: string;
+  readonly wasDrained: boolean;
+  /** The directors that could not be asked. */
+  readonly unasked: readonly string[];
+}
+
 /**
  * Takes a real server out of the pool for work by hand: it finishes what it has, and gets nothing new until
  * {@link undrain} or a restart of the machine.
  *
- * @returns what it came to, in a sentence, and whether the machine has nothing left to do.
  * @throws an Error when it is no real server, cannot be reached, is the last that serves, or the directors do not
  *   follow (the drain is then taken back).
  */
@@ -43,7 +63,7 @@ export async function drain(
   options: DrainOptions,
   progress: ProgressLine,
   limits = LIMITS,
-): Promise<{ readonly text: string; readonly idle: boolean }> {
+): Promise<Drained> {
   const machine = realServerNamed(inventory, name, "drain");
   progress.show(`${name}: looking at the cluster`);
   refuseLast(await clusterStatus(inventory, ssh), name, options.force);
@@ -68,22 +88,38 @@ export async function drain(
         `A drain is announced at /readyz, which only loadBalancer.check.kind poller and http follow, and by an app that knows drains (is the last deployment older than that?). Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
     );
   }
-  const aside = unasked.length > 0 ? ` ${unasked.join(" and ")} could not be asked.` : "";
-  const left = await untilIdle(inventory, machine, ssh, options.wait, limits.answer, progress);
-  const back = `Back into the pool: scripts/cluster undrain ${name}. A restart of the machine does that too.`;
-  if (left === 0)
-    return { text: `${name} is drained and has nothing left to do.${aside} ${back}`, idle: true };
+  const left = (await untilIdle(inventory, machine, ssh, options.wait, limits.answer, progress)) ?? null;
   const still =
-    left === undefined
-      ? "but does not say what it still works on (journalctl -u cosyvoice)"
-      : `but still works on ${left} request${left === 1 ? "" : "s"} after ${options.wait} s`;
-  return { text: `${name} is drained, ${still}.${aside} ${back}`, idle: false };
+    left === null
+      ? "does not say what it still works on (journalctl -u cosyvoice)"
+      : `still works on ${left} request${left === 1 ? "" : "s"} after ${options.wait} s`;
+  return { realServer: name, reason, left, unasked, findings: left === 0 ? [] : [`${name} ${still}.`] };
+}
+
+/** A drain for people. */
+export function renderDrained({ realServer, unasked, findings }: Drained): string {
+  return [
+    findings.length === 0
+      ? `${realServer} is drained and has nothing left to do.`
+      : `${realServer} is drained. ${findings.join(" ")}`,
+    ...aside(unasked),
+    `Back into the pool: scripts/cluster undrain ${realServer}. A restart of the machine does that too.`,
+  ].join(" ");
+}
+
+/** The end of a drain for people. */
+export function renderUndrained({ realServer, wasDrained, unasked }: Undrained): string {
+  const what = wasDrained ? "serves again" : "was not drained, and serves";
+  return [`${realServer} ${what}.`, ...aside(unasked)].join(" ");
+}
+
+function aside(unasked: readonly string[]): string[] {
+  return unasked.length > 0 ? [`${unasked.join(" and ")} could not be asked.`] : [];
 }
 
 /**
  * Puts a real server back into the pool.
  *
- * @returns what it came to, in a sentence.
  * @throws an Error when it is no real server, cannot be reached, or does not come back.
  */
 export async function undrain(
@@ -92,7 +128,7 @@ export async function undrain(
   ssh: OpenSsh,
   progress: ProgressLine,
   limits = LIMITS,
-): Promise<string> {
+): Promise<Undrained> {
   const machine = realServerNamed(inventory, name, "undrain");
   progress.show(`${name}: ending the drain`);
   const found = await runAsRoot(machine, ssh, `test -e ${DRAIN_FILE} && echo drained; rm -f ${DRAIN_FILE}`);
@@ -114,8 +150,7 @@ export async function undrain(
       `${name} is not drained any more, but ${waiting.join(" and ")} had not taken it back after ${limits.pool} s; ${why}.`,
     );
   }
-  const aside = unasked.length > 0 ? ` ${unasked.join(" and ")} could not be asked.` : "";
-  return `${name} ${found.trim() === "drained" ? "serves again" : "was not drained, and serves"}.${aside}`;
+  return { realServer: name, wasDrained: found.trim() === "drained", unasked };
 }
 
 /** The real server of that name. @throws an Error that lists them. */

@@ -8,12 +8,25 @@ import { askAll, reportOf, summarise } from "./status";
 /** Seconds for the VIP to move, logins on slow machines included. */
 const LIMIT = 30;
 
+/** Who is what after the VIP has moved. */
+export interface FailedOver {
+  readonly holder: string;
+  readonly standby: string;
+  /** Addresses of the real servers to which the one sent and the other does not; some only where it was forced. */
+  readonly lacking: readonly string[];
+}
+
+/** The same for people. */
+export function renderFailedOver({ holder, standby, lacking }: FailedOver): string {
+  const less = lacking.length > 0 ? ` It sent nothing to ${lacking.join(", ")} when it took it.` : "";
+  return `${holder} holds the VIP, ${standby} stands by.${less}`;
+}
+
 /**
  * Has the other director take the VIP, by restarting keepalived on the one that holds it; it says goodbye, so that the other
  * one need not wait for it.
  *
  * @param force also when the other one does not send to every real server that serves now.
- * @returns what came of it, in a sentence.
  * @throws when it would leave the cluster without a director, or when the VIP does not move.
  */
 export async function failover(
@@ -21,7 +34,7 @@ export async function failover(
   ssh: OpenSsh,
   force: boolean,
   progress: ProgressLine,
-): Promise<string> {
+): Promise<FailedOver> {
   progress.show("looking at the directors");
   const pair = inventory.machines.filter(({ role }) => role === "director");
   const answers = await askAll(inventory, pair, ssh);
@@ -56,7 +69,7 @@ export async function failover(
   for (;;) {
     const now = summarise(inventory, await askAll(inventory, pair, ssh)).holder;
     const passed = (Date.now() - start) / 1000;
-    if (now === standby.name) return `${standby.name} holds the VIP, ${holder} stands by.`;
+    if (now === standby.name) return { holder: standby.name, standby: holding.name, lacking };
     if (passed > LIMIT)
       throw new Error(
         `${now ?? "Nobody"} holds the VIP after ${LIMIT} s, and ${standby.name} should (journalctl -u keepalived).`,

@@ -94,6 +94,20 @@ export async function speak(
   };
 }
 
+/** What was said, for programs. @param file where its audio is */
+export function reportOf(file: string, { audio, ...rest }: Spoken) {
+  return { file, bytes: audio.length, ...rest };
+}
+
+/** The same for people. */
+export function renderSpoken(file: string, { seconds, cache, node, took, request }: Spoken): string {
+  const how = cache === "hit" ? "found" : "made";
+  return (
+    `${file}: ${seconds.toFixed(1)} s of audio, ${how} by ${node} in ${took.toFixed(1)} s. ` +
+    `More: scripts/cluster logs --request ${request}`
+  );
+}
+
 /** The service's own words in an error of OpenAI's form; what came, where it is none. */
 function reasonIn(body: string): string {
   try {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mock } from "node:test";
 import { stripVTControlCharacters } from "node:util";
 import type { OpenSsh } from "../../components/remote/openssh";
-import { drain, leftToDo, undrain } from "../../scripts/cluster-cli/drain";
+import { drain, leftToDo, renderDrained, renderUndrained, undrain } from "../../scripts/cluster-cli/drain";
 import { resourcesOf } from "../../scripts/cluster-cli/forget";
 import { parseInventory } from "../../scripts/cluster-cli/inventory";
 import type { MachineReport } from "../../scripts/cluster-cli/probe";
@@ -426,33 +426,30 @@ describe("scripts/cluster drain and undrain", () => {
   });
 
   it("waits for the queue, and says how to come back", async () => {
-    const { text, idle } = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    const { reason, ...drained } = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    assert.deepEqual(drained, { realServer: "rs-2", left: 0, unasked: [], findings: [] });
+    assert.match(reason, /^by hand \(\S+@\S+\): new fan$/);
     assert.match(
-      text,
+      renderDrained({ reason, ...drained }),
       /^rs-2 is drained and has nothing left to do\. Back into the pool: scripts\/cluster undrain rs-2/,
     );
-    assert.equal(idle, true);
     assert.match(cluster.files.get("rs-2") ?? "", /^by hand \(\S+@\S+\): new fan\n$/);
     assert.match(cluster.commands[0] ?? "", /cat >(\S+)\.new && mv \1\.new \1'$/, "the file appears whole");
-    assert.equal(await undrain(inventory, "rs-2", cluster.ssh, progress, limits), "rs-2 serves again.");
+    const undrained = await undrain(inventory, "rs-2", cluster.ssh, progress, limits);
+    assert.deepEqual(undrained, { realServer: "rs-2", wasDrained: true, unasked: [] });
+    assert.equal(renderUndrained(undrained), "rs-2 serves again.");
     assert.equal(cluster.files.size, 0);
-    assert.match(
-      await undrain(inventory, "rs-2", cluster.ssh, progress, limits),
-      /was not drained, and serves/,
-    );
+    const again = await undrain(inventory, "rs-2", cluster.ssh, progress, limits);
+    assert.equal(renderUndrained(again), "rs-2 was not drained, and serves.");
   });
   it("says what is left when the queue takes too long", async () => {
     cluster.queue = { waiting: 5, running: 1 };
-    const { text, idle } = await drain(
-      inventory,
-      "rs-2",
-      cluster.ssh,
-      { ...options, wait: 0 },
-      progress,
-      limits,
+    const drained = await drain(inventory, "rs-2", cluster.ssh, { ...options, wait: 0 }, progress, limits);
+    assert.deepEqual(drained.findings, [`rs-2 still works on ${drained.left} requests after 0 s.`]);
+    assert.match(
+      renderDrained(drained),
+      /^rs-2 is drained\. rs-2 still works on \d requests after 0 s\. Back into the pool/,
     );
-    assert.match(text, /still works on \d requests after 0 s/);
-    assert.equal(idle, false);
   });
   it("takes the drain back when the directors do not follow", async () => {
     cluster.follows = false;
@@ -479,8 +476,9 @@ describe("scripts/cluster drain and undrain", () => {
   });
   it("drains with one director off, and says so", async () => {
     cluster.off.add("director-2");
-    const { text } = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
-    assert.match(text, /director-2 could not be asked/);
+    const drained = await drain(inventory, "rs-2", cluster.ssh, options, progress, limits);
+    assert.deepEqual(drained.unasked, ["director-2"]);
+    assert.match(renderDrained(drained), /nothing left to do\. director-2 could not be asked\. Back/);
   });
   it("names what is no real server", async () => {
     const wrong = (name: string) => drain(inventory, name, cluster.ssh, options, progress, limits);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { OpenSsh } from "../../components/remote/openssh";
-import { failover } from "../../scripts/cluster-cli/failover";
+import { failover, renderFailedOver } from "../../scripts/cluster-cli/failover";
 import { ProgressLine } from "../../scripts/cluster-cli/progress";
 import { renderWhere, where } from "../../scripts/cluster-cli/where";
 import { inventory } from "./inventory-fixture";
@@ -65,7 +65,9 @@ describe("scripts/cluster failover", () => {
 
   it("restarts keepalived where the VIP is, and asks nobody but the directors", async () => {
     const pair = new PretendPair();
-    assert.equal(await move(pair), "director-2 holds the VIP, director-1 stands by.");
+    const moved = await move(pair);
+    assert.deepEqual(moved, { holder: "director-2", standby: "director-1", lacking: [] });
+    assert.equal(renderFailedOver(moved), "director-2 holds the VIP, director-1 stands by.");
     assert.deepEqual(pair.commands, ["director-1: sh -c 'systemctl restart keepalived'"]);
     assert.deepEqual([...new Set(pair.asked)], ["director-1", "director-2"]);
   });
@@ -89,7 +91,10 @@ describe("scripts/cluster failover", () => {
       move(pair),
       /Not moved: director-2 sends nothing to 10\.0\.0\.2, which director-1 does/,
     );
-    assert.match(await move(pair, true), /director-2 holds the VIP/);
+    assert.match(
+      renderFailedOver(await move(pair, true)),
+      /director-1 stands by\. It sent nothing to 10\.0\.0\.2 when it took it\.$/,
+    );
   });
 });
 

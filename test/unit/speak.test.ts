@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { OpenSsh } from "../../components/remote/openssh";
 import type { Inventory } from "../../scripts/cluster-cli/inventory";
-import { speak } from "../../scripts/cluster-cli/speak";
+import { renderSpoken, reportOf, speak } from "../../scripts/cluster-cli/speak";
 import { makeCertificate } from "../golden/nginx";
 
 const ssh = undefined as unknown as OpenSsh;
@@ -28,7 +28,8 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   request.on("data", (chunk) => chunks.push(chunk));
   request.on("end", () => {
     asked.push({ headers: request.headers, body: Buffer.concat(chunks).toString() });
-    response.writeHead(200, { "X-Served-By": "rs-1", "X-Request-Id": "made-up", "X-Result-Seconds": "1.5" });
+    const headers = { "X-Served-By": "rs-1", "X-Request-Id": "made-up", "X-Cache": "miss" };
+    response.writeHead(200, { ...headers, "X-Result-Seconds": "1.5" });
     response.end("sound");
   });
 }
@@ -60,13 +61,15 @@ describe("speak", () => {
 
   it("asks at the plain port without HTTPS", async () => {
     const port = await listening(createPlain(answer));
-    const { audio, node, request, seconds } = await speak(inventory({ port }), ssh, text, {
-      voice: "a",
-      seed: 7,
+    const spoken = await speak(inventory({ port }), ssh, text, { voice: "a", seed: 7 });
+    assert.equal(spoken.audio.toString(), "sound");
+    const { took, ...told } = reportOf("a.wav", spoken);
+    assert.deepEqual(told, {
+      ...{ file: "a.wav", bytes: 5, node: "rs-1", request: "made-up", cache: "miss", seconds: 1.5 },
     });
-    assert.deepEqual(
-      { audio: audio.toString(), node, request, seconds },
-      { audio: "sound", node: "rs-1", request: "made-up", seconds: 1.5 },
+    assert.equal(
+      renderSpoken("a.wav", { ...spoken, took: 2 }),
+      "a.wav: 1.5 s of audio, made by rs-1 in 2.0 s. More: scripts/cluster logs --request made-up",
     );
     const [one] = asked;
     assert.deepEqual(JSON.parse(one?.body ?? ""), { model: "cosyvoice3", input: text, voice: "a", seed: 7 });

@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import { drain, undrain } from "../drain";
-import { failover } from "../failover";
+import { drain, renderDrained, renderUndrained, undrain } from "../drain";
+import { failover, renderFailedOver } from "../failover";
 import { clearRollback, rollback } from "../rollback";
 import { scale } from "../scale";
 import { explain, seconds, several, whole, within } from "../session";
@@ -103,15 +103,19 @@ that is gone already: scripts/cluster forget NAME.`,
   const failoverCommand = program
     .command("failover")
     .option("--force", "also when the other director does not send to every real server")
+    .option("--json", "for programs")
     .description("have the other director take the VIP")
-    .action(({ force }: { force?: true }) =>
+    .action(({ force, json }: { force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
-        const text = await failover(inventory, ssh, force === true, progress);
-        print(text);
+        const moved = await failover(inventory, ssh, force === true, progress);
+        print(json ? JSON.stringify(moved, undefined, 2) : renderFailedOver(moved));
         return "well";
       }),
     );
-  explain(failoverCommand, { exit: "0 it has moved", examples: ["failover", "failover --stack onprem"] });
+  explain(failoverCommand, {
+    exit: "0 it has moved",
+    examples: ["failover", "failover --stack onprem", "failover --json | jq -r .holder"],
+  });
 
   const drainCommand = program
     .command("drain")
@@ -119,30 +123,36 @@ that is gone already: scripts/cluster forget NAME.`,
     .option("--reason <text>", "why, for those who look at the status")
     .option("--wait <seconds>", "how long to wait for its queue", seconds, 300)
     .option("--force", "also the last one that serves")
+    .option("--json", "for programs")
     .description("take a real server out of the pool for work by hand; what it has in its queue is finished")
-    .action((name: string, options: { reason?: string; wait: number; force?: true }) =>
+    .action((name: string, options: { reason?: string; wait: number; force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         const wanted = { reason: options.reason, wait: options.wait, force: options.force === true };
-        const { text, idle } = await drain(inventory, name, ssh, wanted, progress);
-        print(text);
-        return idle ? "well" : "findings";
+        const drained = await drain(inventory, name, ssh, wanted, progress);
+        print(options.json ? JSON.stringify(drained, undefined, 2) : renderDrained(drained));
+        return drained.findings.length === 0 ? "well" : "findings";
       }),
     );
   explain(drainCommand, {
     exit: "0 it has nothing left to do, 1 it is drained and still works",
-    examples: ['drain rs-2 --reason "new fan"', "drain rs-2 --wait 0 --stack onprem"],
+    examples: [
+      'drain rs-2 --reason "new fan"',
+      "drain rs-2 --wait 0 --stack onprem",
+      "drain rs-2 --json | jq .left",
+    ],
   });
 
   const undrainCommand = program
     .command("undrain")
     .argument("<real server>", "its name")
+    .option("--json", "for programs")
     .description("put a drained real server back into the pool")
-    .action((name: string) =>
+    .action((name: string, { json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
-        const text = await undrain(inventory, name, ssh, progress);
-        print(text);
+        const undrained = await undrain(inventory, name, ssh, progress);
+        print(json ? JSON.stringify(undrained, undefined, 2) : renderUndrained(undrained));
         return "well";
       }),
     );
-  explain(undrainCommand, { exit: "0 it serves", examples: ["undrain rs-2"] });
+  explain(undrainCommand, { exit: "0 it serves", examples: ["undrain rs-2", "undrain rs-2 --json"] });
 }

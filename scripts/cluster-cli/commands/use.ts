@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { bench, describe, renderBench } from "../bench";
 import { machineIn } from "../run";
 import { agreed, explain, whole, within } from "../session";
-import { speak } from "../speak";
+import { renderSpoken, reportOf, speak } from "../speak";
 
 /** The lab is nobody's production. */
 const LAB = "lab";
@@ -17,24 +17,26 @@ export function useCommands(program: Command): void {
     .option("--voice <id>", "one of GET /v1/voices")
     .option("--seed <number>", "1 to 100000000", whole(1, 100_000_000))
     .option("--fresh", "have it spoken even if the result is there already")
+    .option("--json", "for programs")
     .description("have a sentence said through the VIP")
-    .action((text: string, options: { output: string; voice?: string; seed?: number; fresh?: true }) =>
-      within(program, async ({ inventory, ssh, progress, print }) => {
-        const { voice, seed } = options;
-        progress.show("having it said");
-        const spoken = await speak(inventory, ssh, text, { voice, seed, cache: options.fresh !== true });
-        await writeFile(options.output, spoken.audio);
-        const how = spoken.cache === "hit" ? "found" : "made";
-        print(
-          `${options.output}: ${spoken.seconds.toFixed(1)} s of audio, ${how} by ${spoken.node} in ${spoken.took.toFixed(1)} s. ` +
-            `More: scripts/cluster logs --request ${spoken.request}`,
-        );
-        return "well";
-      }),
+    .action(
+      (text: string, options: { output: string; voice?: string; seed?: number; fresh?: true; json?: true }) =>
+        within(program, async ({ inventory, ssh, progress, print }) => {
+          const { output: file, voice, seed, json } = options;
+          progress.show("having it said");
+          const spoken = await speak(inventory, ssh, text, { voice, seed, cache: options.fresh !== true });
+          await writeFile(file, spoken.audio);
+          print(json ? JSON.stringify(reportOf(file, spoken), undefined, 2) : renderSpoken(file, spoken));
+          return "well";
+        }),
     );
   explain(speakCommand, {
     exit: "0 it was said",
-    examples: ['speak "Is anybody there?"', 'speak "Good morning." -o morning.wav --voice en --fresh'],
+    examples: [
+      'speak "Is anybody there?"',
+      'speak "Good morning." -o morning.wav --voice en --fresh',
+      'speak "Is anybody there?" --fresh --json | jq -r .node',
+    ],
   });
 
   const benchCommand = program
