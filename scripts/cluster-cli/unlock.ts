@@ -21,6 +21,7 @@ export async function unlock(
 ): Promise<UnlockOutcome> {
   const url = await backendUrl(stack);
   const backend = fileBackend(url, repository);
+  let locked = true;
   if (backend === undefined) {
     if (!force) {
       say(`The state of "${stack}" is kept at ${url}, whose locks cannot be read from here.`);
@@ -34,7 +35,7 @@ export async function unlock(
   } else {
     const locks = await readLocks(backend, projectOf(), stack);
     const judged = locks.map((lock) => [lock, judge(lock)] as const);
-    if (judged.length === 0) say(`The stack "${stack}" is not locked.`);
+    locked = judged.length > 0;
     const kept = judged.filter(([, { state }]) => state === "alive" || (state === "unknown" && !force));
     for (const entry of judged) {
       const [lock, verdict] = entry;
@@ -46,13 +47,15 @@ export async function unlock(
       return "refused";
     }
   }
-  await repair(stack, say);
+  const state = await exportState(stack);
+  // Not before: nobody has a lock on a stack that does not exist, either.
+  if (!locked) say(`The stack "${stack}" is not locked.`);
+  await repair(stack, state, say);
   return "unlocked";
 }
 
 /** Settles a stack's pending operations, if it has any. */
-async function repair(stack: string, say: (line: string) => void): Promise<void> {
-  const state = await exportState(stack);
+async function repair(stack: string, state: State, say: (line: string) => void): Promise<void> {
   const pending = state.deployment.pending_operations ?? [];
   if (pending.length === 0) return;
   say("What was under way when it was killed:");

@@ -191,6 +191,13 @@ describe("a killed pulumi", () => {
     assert.match((await ended(unlock())).text, /The stack "s" is not locked/);
   });
 
+  it("is not looked for on a stack that does not exist", async () => {
+    const { code, text } = await ended(script("cluster", folder, ["unlock", "--stack", "nowhere"]));
+    assert.equal(code, 2, text);
+    assert.match(text, /There is no such stack where Pulumi is logged in \(pulumi stack ls\)/);
+    assert.doesNotMatch(text, /is not locked/);
+  });
+
   it("on another computer: only with --force, after somebody has looked", async () => {
     const locks = join(folder, "backend", ".pulumi", "locks", "organization", "cosyvoice-lvs", "s");
     mkdirSync(locks, { recursive: true });
