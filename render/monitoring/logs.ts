@@ -71,6 +71,9 @@ function journal(node: string) {
   return {
     // What was said before is not to come all at once; afterwards it goes on where it was.
     start_at: "end",
+    // Of every boot. By itself journalctl follows the one that the kernel names, and in a container (the lab's machines are) the
+    // collector's sandbox has a /proc of its own, with the kernel's boot and not the container's: there it would follow nothing.
+    merge: true,
     storage: "file_storage",
     retry_on_failure: { enabled: true },
     resource: { node },
@@ -175,11 +178,9 @@ export function renderCollectorUnit(machine: MachineConfig): string {
         "Environment=GOMAXPROCS=1 GOMEMLIMIT=120MiB",
         "MemoryMax=250M",
         "CPUQuota=25%",
-        ...sandbox(["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"])
-          // In a container (the lab's machines are) it would see the kernel's boot id and not the container's, by which journalctl
-          // finds what is to be followed: nothing.
-          .filter((line) => line !== "ProtectProc=invisible")
-          .map((line) => (line === "ProtectHome=yes" ? "ProtectHome=tmpfs" : line)),
+        ...sandbox(["AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"]).map((line) =>
+          line === "ProtectHome=yes" ? "ProtectHome=tmpfs" : line,
+        ),
       ],
     ],
     ["Install", ["WantedBy=multi-user.target"]],
