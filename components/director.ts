@@ -13,6 +13,7 @@ import {
 import { kernelModules } from "../render/modules";
 import { renderPacketRules, renderPacketRulesUnit } from "../render/packetRules";
 import { paths } from "../render/paths";
+import { placed } from "../render/runtime";
 import { directorSysctls } from "../render/sysctls";
 import { KEEPER, renderDirectorTurn, renderTurnsConfig, renderTurnsUnit } from "../render/turns";
 import { renderVipMoverConfig, renderVipMoverUnit } from "../render/vipMover";
@@ -79,15 +80,6 @@ export class Director extends pulumi.ComponentResource {
     this.content = director.stdin.apply((text) => text ?? "");
     this.registerOutputs({ machine: machine.name, address: machine.address });
   }
-}
-
-/**
- * The shell command by which root writes to a file in a directory that is one of the programs': where there is a link, a rename replaces it,
- * and does not follow it.
- */
-function placed(number: number, path: string): string {
-  const staged = `${paths.runtime}/new`;
-  return `echo ${number} >${staged} && mv -fT ${staged} ${path}`;
 }
 
 function directorTurn(config: ClusterConfig, machineName: string) {

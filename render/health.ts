@@ -1,7 +1,8 @@
 import { posix } from "node:path";
 import { type ClusterConfig, DOOR_HEALTH_PORT } from "../config/schema";
 import { paths } from "./paths";
-import { openRuntime, sandbox } from "./sandbox";
+import { openRuntime } from "./runtime";
+import { sandbox } from "./sandbox";
 import { byName, renderSections } from "./text";
 
 /**

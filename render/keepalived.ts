@@ -2,6 +2,7 @@ import { posix } from "node:path";
 import type { CheckConfig, ClusterConfig, DirectorConfig, RealServerConfig } from "../config/schema";
 import { AGENT_WEIGHT_BASE } from "./health";
 import { paths } from "./paths";
+import { placed } from "./runtime";
 import { sandbox } from "./sandbox";
 import { type Block, block, byName, type Line, never, renderBlocks, renderSections } from "./text";
 import { TURNS_PORT } from "./turns";
@@ -77,7 +78,7 @@ export function renderKeepalivedDropIn(config: ClusterConfig): string {
         `ExecStartPre=/bin/mkdir -p ${[paths.turnsDirectory, ...(polled ? [paths.trackDirectory] : [])].join(" ")}`,
         // Before it ends, it gives the VIP away: it would take its virtual service out of the kernel at the same time, and a packet
         // in between would be answered by this machine, with a reset. 2: only for this; 1 means "no longer a director".
-        `ExecStop=/bin/sh -c '[ -s ${paths.standDown} ] || { echo 2 >${STOPPING} && mv -fT ${STOPPING} ${paths.standDown}; }; exec sleep ${handover(config)}'`,
+        `ExecStop=/bin/sh -c '[ -s ${paths.standDown} ] || { ${placed(2, paths.standDown, "stopping")}; }; exec sleep ${handover(config)}'`,
         `ExecStopPost=/bin/sh -c '! grep -qx 2 ${paths.standDown} || rm ${paths.standDown}'`,
         "Restart=always",
         "RestartSec=1",
@@ -152,9 +153,6 @@ const INSTANCE = "cosyvoice";
 
 /** Name of the track file by which a director is told to leave the VIP to its peer. No machine's name has a capital. */
 const STAND_DOWN = "STAND-DOWN";
-
-/** Where the stand-down file is made: its own directory is the turns keeper's too, who could have put a link there. */
-const STOPPING = `${paths.runtime}/stopping`;
 
 /** Name of the track file that says how much a real server may take. 0: its weight; the poller takes a
  * million off for a drain, which comes to 0 for every weight. */

@@ -1,11 +1,3 @@
-import { paths } from "./paths";
-
-/**
- * For programs that are not root's and keep something below /run/cosyvoice-lvs: keepalived, whose files are its own (UMask), may have
- * been the first to make that.
- */
-export const openRuntime = `ExecStartPre=+/usr/bin/install -d -m 0755 ${paths.runtime}`;
-
 /**
  * System calls that our programs get, and none of those that need root's rights or change the machine's resources. EPERM and not
  * a kill: a library that tries its luck goes on without.

@@ -1,6 +1,7 @@
 import type { ClusterConfig, MachineConfig } from "../config/schema";
 import { paths } from "./paths";
-import { openRuntime, sandbox } from "./sandbox";
+import { openRuntime } from "./runtime";
+import { sandbox } from "./sandbox";
 import { byName, renderSections, shellQuote } from "./text";
 import { servicePorts } from "./virtualServices";
 

@@ -4,11 +4,11 @@ import { machineNamed } from "../../../lab/machines";
 import {
   applySettings,
   DIRECTORS,
-  holder,
   inside,
   REAL_SERVERS,
   restoreSettings,
   script,
+  settledHolder,
   until,
   untilWell,
   up,
@@ -209,7 +209,7 @@ async function directorsFail(): Promise<void> {
     () => Promise.all(DIRECTORS.map((name) => drop(name, "ip protocol 112"))),
     () => Promise.all(DIRECTORS.map(letPass)),
   );
-  const standby = other(await settled());
+  const standby = other(await settledHolder());
   await fires(
     [{ name: "VrrpFault", labels: { node: standby } }],
     () => inside(standby, `echo 1 >${STAND_DOWN}`),
@@ -230,7 +230,7 @@ async function directorsFail(): Promise<void> {
     [{ name: "VrrpFlapping" }],
     async () => {
       for (let times = 0; times < 4; times += 1) {
-        await settled();
+        await settledHolder();
         assert.equal((await script("cluster", "failover")).exitCode, 0);
       }
     },
@@ -290,16 +290,6 @@ async function watchingFails(): Promise<void> {
     () => inside("monitor", "systemctl stop prometheus-blackbox-exporter"),
     () => inside("monitor", "systemctl start prometheus-blackbox-exporter"),
   );
-}
-
-/** The director with the VIP, once one alone has it. */
-async function settled(): Promise<string> {
-  let found = "";
-  await until("one director holds the VIP", 60, async () => {
-    found = await holder().catch(() => "");
-    return found !== "";
-  });
-  return found;
 }
 
 async function mendEngines(): Promise<void> {

@@ -3,25 +3,19 @@ import {
   applySettings,
   ask,
   DIRECTORS,
-  holder,
   holders,
   inside,
   lab,
   REAL_SERVERS,
   restoreSettings,
   script,
+  settledHolder,
   until,
   untilWell,
   up,
   VIP,
 } from "../../lab/bench";
 import { type Alert, causes, HOOK, hangUp, listen, query, told } from "./hook";
-
-/** The director with the VIP, when it has come to rest: where processors are busy it moves now and then. */
-async function settledHolder(): Promise<string> {
-  await until("one director holds the VIP", 60, async () => (await holders()).length === 1);
-  return holder();
-}
 
 /** Units by which a machine is watched, and what each has used of the processors, in seconds. */
 async function used(machine: string): Promise<ReadonlyMap<string, number>> {
