@@ -103,7 +103,9 @@ export const appSchema = section(
       text: "Memory that the GPU must have at the least, looked at before anything is touched.",
       unit: "GiB",
     }).default(8),
-    fp16: flag({ text: "Half precision: less memory of the GPU." }).default(false),
+    fp16: flag({
+      text: "Half precision. Measure first: on an H200 it was slower, and took as much of the GPU's memory.",
+    }).default(false),
     tensorrt: flag({
       text: "Part of the model as a TensorRT engine, built for its GPU by every real server when it first starts (minutes).",
     }).default(false),
