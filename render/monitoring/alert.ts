@@ -19,3 +19,13 @@ export interface Alert {
 export function rateWindow({ monitoring }: Watched): string {
   return `${Math.max(60, 4 * monitoring.metrics.interval)}s`;
 }
+
+/**
+ * A condition that does not count while one of those alerts fires, nor for some time after: what they explain is seen for longer
+ * than they last. Alertmanager's inhibition ends with them, and would tell of it then, when all is well again.
+ *
+ * @param window how long after, in Prometheus' words: until the condition has forgotten what was
+ */
+export function unexplained(expr: string, by: readonly string[], window: string): string {
+  return `(${expr}) unless on () last_over_time(ALERTS{alertname=~"${by.join("|")}",alertstate="firing"}[${window}])`;
+}

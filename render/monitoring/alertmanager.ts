@@ -40,7 +40,10 @@ export function renderAlertmanagerConfig({ monitoring }: Watched): string {
   return renderYaml(config);
 }
 
-/** Which alert explains which others: those are not sent while it is there. */
+/**
+ * Which alert explains which others: those are not sent while it is there. Where they outlast it, their own conditions know it
+ * (`unexplained`).
+ */
 function inhibitions() {
   const explains = (source: string, target: string, equal: readonly string[] = []) => ({
     source_matchers: [source],
@@ -54,15 +57,13 @@ function inhibitions() {
     explains('alertname="KeepalivedDown"', 'alertname="BackupHearsNoAdverts"', ["node"]),
     explains(
       'alertname="NoVipHolder"',
-      'alertname=~"VipProbeFailed|SentenceFailed|BackupHearsNoAdverts|VrrpFault|VrrpFlapping"',
+      'alertname=~"VipProbeFailed|BackupHearsNoAdverts|VrrpFault|VrrpFlapping"',
     ),
-    explains('alertname="PoolEmpty"', 'alertname=~"VipProbeFailed|SentenceFailed|PoolDegraded"'),
+    explains('alertname="PoolEmpty"', 'alertname=~"VipProbeFailed|PoolDegraded"'),
     explains('alertname="SplitBrain"', 'alertname=~"BackupHearsNoAdverts|VrrpFlapping"'),
-    explains('alertname="VipProbeFailed"', 'alertname="SentenceFailed"'),
-    explains('alertname="OutputsAway"', 'alertname=~"SpeechErrors|SentenceFailed"'),
     {
       source_matchers: ['alertname="MachineDown"', 'role="storage"'],
-      target_matchers: ['alertname=~"OutputsAway|SpeechErrors|SentenceFailed"'],
+      target_matchers: ['alertname="OutputsAway"'],
     },
   ];
 }

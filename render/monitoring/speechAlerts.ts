@@ -1,4 +1,4 @@
-import type { Alert, Watched } from "./alert";
+import { type Alert, unexplained, type Watched } from "./alert";
 
 /** How requests for speech end when the cluster and not the caller is to blame (app/cosyvoice_app/errors.py). */
 const FAULTS =
@@ -34,7 +34,11 @@ export function speechAlerts(config: Watched): Alert[] {
     },
     {
       name: "SpeechErrors",
-      expr: `sum(rate(tts_requests_total{outcome=~"${FAULTS}"}[5m])) / sum(rate(tts_requests_total[5m])) > 0.05`,
+      expr: unexplained(
+        `sum(rate(tts_requests_total{outcome=~"${FAULTS}"}[5m])) / sum(rate(tts_requests_total[5m])) > 0.05`,
+        ["OutputsAway"],
+        "6m",
+      ),
       for: "2m",
       severity: "critical",
       summary: "{{ $value | humanizePercentage }} of all requests fail.",

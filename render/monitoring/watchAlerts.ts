@@ -1,4 +1,4 @@
-import type { Alert, Watched } from "./alert";
+import { type Alert, unexplained, type Watched } from "./alert";
 
 /** What can go wrong with the way of logs. */
 const logAlerts: readonly Alert[] = [
@@ -45,7 +45,12 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
     },
     {
       name: "SentenceFailed",
-      expr: "tts_probe_success == 0 or time() - tts_probe_timestamp_seconds > 300 or absent(tts_probe_success)",
+      // The next sentence comes a minute after the last.
+      expr: unexplained(
+        "tts_probe_success == 0 or time() - tts_probe_timestamp_seconds > 300 or absent(tts_probe_success)",
+        ["NoVipHolder", "PoolEmpty", "VipProbeFailed", "OutputsAway"],
+        "3m",
+      ),
       for: "2m",
       severity: "critical",
       summary: "A sentence that was asked for through the VIP did not come.",
