@@ -84,9 +84,9 @@ function throughputTable(rows: readonly Row[]): string {
     "connections/s, one request each",
     "p50, ms",
     "p99, ms",
-    "p50 / p99 beyond direct, ms",
-    "processor, µs a connection",
-    "of it the balancer's processes, µs",
+    "p50 / p99 above direct, ms",
+    "processor time, µs a connection",
+    "of which the balancer's processes, µs",
     "errors",
   ];
   const latency = (balancer: string, key: string) =>
@@ -151,7 +151,7 @@ function outageTable(rows: readonly Row[]): string {
       ];
     }),
   );
-  const head = ["what", "cluster", "runs", "min", "p50", "p90", "p99", "max", "no end", "attempts lost"];
+  const head = ["what", "cluster", "runs", "min", "p50", "p90", "p99", "max", "no end seen", "attempts lost"];
   const quiet = where(rows, { event: "quiet" }).map(
     (row) =>
       `${row.cluster}: ${number(row, "lost")} of ${number(row, "attempts")} attempts lost while nothing was broken, ` +
@@ -217,10 +217,10 @@ function connectionTable(rows: readonly Row[]): string {
   const head = [
     "buckets",
     "connections",
-    "a new one, µs",
-    "a packet of a known one, µs",
-    "a packet past the director, µs",
-    "bytes each (object)",
+    "a new connection, µs",
+    "a packet of a known connection, µs",
+    "a packet that bypasses the director, µs",
+    "bytes per connection (object)",
     "memory taken, MB",
     "table, MB",
   ];
@@ -283,7 +283,10 @@ function fleetTable(rows: readonly Row[]): string {
       times(found, "back_s"),
     ];
   });
-  const died = table(["where", "died at once", "runs", "first out, s", "all out, s", "all back, s"], deaths);
+  const died = table(
+    ["where", "failed at once", "runs", "first out, s", "all out, s", "all back, s"],
+    deaths,
+  );
   const reloads = distinct(where(rows, { event: "reload" }), "servers").map((servers) => {
     const found = where(rows, { event: "reload", servers: Number(servers) });
     const lost = found.reduce((sum, row) => sum + number(row, "lost"), 0);
@@ -352,9 +355,9 @@ function appTable(rows: readonly Row[]): string {
     "p50, ms",
     "p95, ms",
     "p99, ms",
-    "processor, ms each",
+    "processor time per request, ms",
     "requests/s on one core, 8 connections",
-    "of the core it got, %",
+    "share of the core it got, %",
   ];
   const lines = distinct(where(rows, { event: "latency" }), "what").map((what) => {
     const found = where(rows, { event: "latency", what });
@@ -366,7 +369,13 @@ function appTable(rows: readonly Row[]): string {
   const memory = where(rows, { event: "memory" });
   const megabytes = (row: Row | undefined, key: string) => (row ? (number(row, key) / 1e6).toFixed(1) : "-");
   const middle = memory[Math.floor(memory.length / 2)];
-  const headOfMemory = ["requests", "at first, MB", "half-way, MB", "at last, MB", "growth, bytes a request"];
+  const headOfMemory = [
+    "requests",
+    "at the start, MB",
+    "half-way, MB",
+    "at the end, MB",
+    "growth, bytes a request",
+  ];
   const last = memory.at(-1);
   const cells = [memory[0], middle, last].map((row) => megabytes(row, "rss"));
   const grown = table(headOfMemory, [[Number(last?.requests), ...cells, growth(rows).toFixed(0)]]);
@@ -378,9 +387,9 @@ function appTable(rows: readonly Row[]): string {
   const headOfListing = [
     "results on the share",
     "first list, ms",
-    "again, ms",
-    "after a new one, ms",
-    "all newest listed after the start, s",
+    "second list, ms",
+    "after a new result, ms",
+    "newest results complete after the start, s",
   ];
   return [table(head, lines), grown, table(headOfListing, listed)].join("\n\n");
 }
@@ -388,19 +397,19 @@ function appTable(rows: readonly Row[]): string {
 // --- peers -----------------------------------------------------------------------------------------------------------
 
 const arrangements: Readonly<Record<string, string>> = {
-  "one address, peers": "all meet one node, which hands over",
-  "in turn, peers": "each meets the next node, which hands over",
-  "one address, alone": "all meet one node, which has no peers",
+  "one address, peers": "all reach one node, which hands over",
+  "in turn, peers": "users reach the nodes in turn, which hand over",
+  "one address, alone": "all reach one node, which has no peers",
 };
 
 function peersTable(rows: readonly Row[]): string {
   const head = [
     "a synthesis takes, s",
     "what",
-    "waited p50, s",
-    "waited p95, s",
-    "one queue p95, s",
-    "p95 to one queue's",
+    "wait p50, s",
+    "wait p95, s",
+    "one shared queue p95, s",
+    "p95 relative to one queue",
   ];
   const lines = distinct(rows, "seconds").flatMap((seconds) =>
     distinct(where(rows, { seconds: Number(seconds) }), "name").map((name) => {
@@ -432,10 +441,14 @@ export function goals(results: readonly Result[]): string {
     const factor = best("requests", ["lvs-dr"]) / best("requests", ["haproxy-tcp", "haproxy-http"]);
     const proxies = ["nginx-stream", "nginx-http", "haproxy-tcp", "haproxy-http"];
     const [own, other] = [best("connections", ["lvs-dr"]), best("connections", [...proxies, "lvs-nat"])];
-    lines.push(["LVS-DR: 1.8 times haproxy's requests/s", `${factor.toFixed(2)} times`, factor >= 1.8]);
+    lines.push([
+      "LVS-DR: at least 1.8 times haproxy's requests/s",
+      `${factor.toFixed(2)} times`,
+      factor >= 1.8,
+    ]);
     lines.push([
       "LVS-DR: the most connections/s of all",
-      `${own.toFixed(0)}, the next best ${other.toFixed(0)}`,
+      `${own.toFixed(0)}; next best ${other.toFixed(0)}`,
       own > other,
     ]);
   }
@@ -475,7 +488,7 @@ export function goals(results: readonly Result[]): string {
     const most = Math.max(...shares.map((row) => number(row, "poller_share"))) * 100;
     const servers = shares[0]?.servers;
     lines.push([
-      "health of 300 real servers under 20 % of a core",
+      "health checks of 300 real servers under 20 % of a core",
       `at most ${most.toFixed(1)} % for ${servers}, not emulated`,
       most < 20,
     ]);
@@ -486,11 +499,15 @@ export function goals(results: readonly Result[]): string {
     const rates = where(app, { event: "throughput", what: "speech" }).map((row) => number(row, "per_second"));
     const [slowest, rate] = [Math.max(...medians), quantile(rates, 0.5)];
     lines.push([
-      "the app, a result that is there: p50 at most 10 ms",
+      "the app, for an existing result: p50 at most 10 ms",
       `at most ${slowest.toFixed(1)} ms`,
       slowest <= 10,
     ]);
-    lines.push(["the app, the same: 200 requests/s on one core", `median ${rate.toFixed(0)}`, rate >= 200]);
+    lines.push([
+      "the app, for an existing result: 200 requests/s on one core",
+      `median ${rate.toFixed(0)}`,
+      rate >= 200,
+    ]);
     const requests = Number(where(app, { event: "memory" }).at(-1)?.requests);
     lines.push([
       "the app's memory flat over 10,000 requests",
@@ -505,14 +522,14 @@ export function goals(results: readonly Result[]): string {
   if (shared.length > 0) {
     const ratio = Math.max(...shared.map((row) => number(row, "p95_ratio")));
     lines.push([
-      "100 users behind one address, three nodes: p95 of waiting within 1.3 times one shared queue's",
+      "100 users behind one address, three nodes: p95 wait at most 1.3 times that of one shared queue",
       `at most ${ratio.toFixed(2)} times, syntheses of 0.25 s and more`,
       ratio <= 1.3,
     ]);
   }
   const word = (met: boolean | undefined) => (met === undefined ? "too short a run" : met ? "yes" : "**no**");
   return table(
-    ["goal", "found", "met"],
+    ["goal", "measured", "met"],
     lines.map(([goal, found, met]) => [goal, found, word(met)]),
   );
 }

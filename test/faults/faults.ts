@@ -45,7 +45,7 @@ async function mustGoUp(scene: Scene, idle = false): Promise<void> {
   const { exitCode, output } = await up(scene);
   assert.equal(exitCode, 0, `pulumi up: ${output.slice(-1500)}`);
   assert.ok(idle || /[~+-] \d+ (updated|created|deleted)/.test(output), "pulumi up changed nothing");
-  scene.note(`pulumi up ${((Date.now() - start) / 1000).toFixed(0)} s`);
+  scene.note(`pulumi up took ${((Date.now() - start) / 1000).toFixed(0)} s`);
 }
 
 /** Work that takes its time, as a fault or its end: it came when the work began. */
@@ -181,7 +181,7 @@ const directors: Fault[] = [
   },
   {
     name: "director-unplugged",
-    title: "network cable of the holder pulled, and plugged in again",
+    title: "network cable of the holder unplugged and plugged in again",
     group: "directors",
     load: { rate: 20 },
     inject: ({ around, holder }) => around(`${machine} unplug ${holder}`),
@@ -192,14 +192,14 @@ const directors: Fault[] = [
   },
   {
     name: "partition",
-    title: "partition between the directors only (both hold the VIP), and heal",
+    title: "partition between the directors only (both hold the VIP), then healed",
     group: "directors",
     inject: ({ around }) => around(filter("partition", "ip protocol 112")),
     hold: 8,
     restore: ({ around }) => around(unfilter("partition")),
     expect: { moved: 0, gap: TAKEOVER },
     async check({ note }, { oneHolder: [, healed], moves }) {
-      note(`the VIP came to a director ${moves} times`);
+      note(`times a director took the VIP: ${moves}`);
       assert.ok(healed !== null && healed <= 1, `one holder ${healed} s after the heal, 1 s expected`);
     },
   },
@@ -226,7 +226,7 @@ const directors: Fault[] = [
   },
   {
     name: "poller-hangs",
-    title: "health poller hangs (SIGSTOP) on the holder until its watchdog ends it",
+    title: "health poller hangs (SIGSTOP) on the holder until its watchdog kills it",
     group: "directors",
     inject: ({ on, holder }) => on(holder, "systemctl kill -s STOP cosyvoice-health"),
     hold: 20,
@@ -277,7 +277,7 @@ const directors: Fault[] = [
 const realServers: Fault[] = [
   {
     name: "real-server-black-hole",
-    title: "real server unplugged: it swallows packets",
+    title: "real server unplugged: packets to it vanish",
     group: "real servers",
     quick: true,
     realServer: victim,
@@ -349,7 +349,7 @@ const realServers: Fault[] = [
   },
   {
     name: "out-of-memory",
-    title: "speech service runs out of memory, and is killed for it, at every start",
+    title: "speech service runs out of memory at every start and is killed",
     group: "real servers",
     realServer: victim,
     // Killed by hand the first time: what a unit has allocated before its first limit does not count for that. (A limit
@@ -380,7 +380,7 @@ const realServers: Fault[] = [
   },
   {
     name: "service-wedged",
-    title: "speech service wedged (SIGSTOP): its socket still accepts",
+    title: "speech service wedged (SIGSTOP): its socket still accepts connections",
     group: "real servers",
     quick: true,
     realServer: victim,
@@ -401,7 +401,7 @@ const realServers: Fault[] = [
   },
   {
     name: "one-slow-answer",
-    title: "speech service stands still for 1.2 s, once",
+    title: "speech service pauses for 1.2 s, once",
     group: "real servers",
     quick: true,
     realServer: victim,
@@ -416,7 +416,7 @@ const realServers: Fault[] = [
   },
   {
     name: "service-slow",
-    title: "speech service gets 1 % of a processor",
+    title: "speech service limited to 1 % of a processor",
     group: "real servers",
     realServer: victim,
     inject: ({ on }) => on(victim, "systemctl set-property --runtime cosyvoice.service CPUQuota=1%"),
@@ -462,7 +462,7 @@ const share: Fault[] = [
   },
   {
     name: "share-withdrawn",
-    title: "the storage takes its export away and gives it back: file handles go stale",
+    title: "the storage withdraws its export and restores it: file handles go stale",
     group: "share",
     inject: ({ on }) => on("storage", "exportfs -ua"),
     hold: 20,
@@ -476,7 +476,7 @@ const share: Fault[] = [
   },
   {
     name: "disks-full",
-    title: "every disk full: directors, real servers and storage",
+    title: "all disks full: directors, real servers and storage",
     group: "share",
     inject: ({ around }) =>
       around(
@@ -510,7 +510,7 @@ async function untilSpeechWorks(scene: Scene): Promise<void> {
 const deployments: Fault[] = [
   {
     name: "settings-of-the-balancer",
-    title: "scheduler mh to wlc (with persistence), the holder's power-cut with it, and mh again",
+    title: "scheduler changed from mh to wlc (with persistence), power-cut of the holder, and back to mh",
     group: "deployments",
     inject: beginning(async (scene) => {
       const settings = { "loadBalancer.scheduler": "wlc", "loadBalancer.persistence": 300 };
@@ -522,7 +522,7 @@ const deployments: Fault[] = [
         const cut = await scene.around(`${machine} power-cut ${holder}`);
         await scene.sleep(10);
         const lost = scene.log().attempts.filter(({ start, result }) => start > cut && result === "lost");
-        scene.note(`lost after the power-cut: ${lost.length}`);
+        scene.note(`requests lost after the power-cut: ${lost.length}`);
         await lab.powerOn(holder);
         await scene.sleep(10);
       });
@@ -534,7 +534,7 @@ const deployments: Fault[] = [
   },
   {
     name: "drain",
-    title: "a real server is drained, and taken back",
+    title: "a real server drained, then returned to the pool",
     group: "deployments",
     realServer: victim,
     inject: beginning(async (scene) => {
@@ -550,7 +550,7 @@ const deployments: Fault[] = [
   },
   {
     name: "settings-of-directors",
-    title: "settings of the directors changed, and changed back",
+    title: "settings of the directors changed, then changed back",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withSettings({ "loadBalancer.check.failures": 3, "vrrp.advertInterval": 0.2 }, () =>
@@ -562,7 +562,7 @@ const deployments: Fault[] = [
   },
   {
     name: "vrrp-password",
-    title: "VRRP with a password, another password, and none again",
+    title: "VRRP given a password, then another one, then none",
     group: "deployments",
     inject: beginning(async (scene) => {
       const classic = { "vrrp.version": 2, "vrrp.advertInterval": 1, "vrrp.authentication": "PASS" };
@@ -579,7 +579,7 @@ const deployments: Fault[] = [
   },
   {
     name: "release",
-    title: "a new release of the app, and back to the one before",
+    title: "a new release of the app, then back to the previous one",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withApp(append("app.py", "\n# another release\n"), () => mustGoUp(scene));
@@ -608,7 +608,7 @@ const deployments: Fault[] = [
   },
   {
     name: "scaling",
-    title: "a real server taken out of the configuration, and added again",
+    title: "a real server removed from the configuration, then added again",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withSettings({ "realServers.2": undefined }, () => mustGoUp(scene));
@@ -619,7 +619,7 @@ const deployments: Fault[] = [
   },
   {
     name: "replaced-director",
-    title: "the standby replaced by a new machine of another name, and back",
+    title: "the standby replaced by a new machine with another name, then back",
     group: "deployments",
     inject: beginning(async (scene) => {
       const index = DIRECTORS.indexOf(scene.standby as (typeof DIRECTORS)[number]);
@@ -633,14 +633,16 @@ const deployments: Fault[] = [
   },
   {
     name: "killed-deployment",
-    title: "pulumi up killed (-9) after 4, 9 and 15 s, then run again",
+    title: "pulumi up killed (-9) after 4, 9 and 15 s, then run to its end",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2, "service.queueLength": 21 }, async () => {
         for (const seconds of [4, 9, 15]) {
           await killedUp(seconds);
           const { exitCode, output } = await scene.script("cluster", "unlock");
-          scene.note(`after ${seconds} s: ${exitCode === 0 ? "unlocked" : output.trim().split("\n").at(-1)}`);
+          scene.note(
+            `killed after ${seconds} s: ${exitCode === 0 ? "the stack was unlocked" : output.trim().split("\n").at(-1)}`,
+          );
         }
         await mustGoUp(scene, true);
       });
@@ -653,7 +655,7 @@ const deployments: Fault[] = [
   },
   {
     name: "cut-deployment",
-    title: "network of a machine cut in the middle of its deployment, then run again",
+    title: "network of a machine cut in the middle of its deployment, then pulumi up again",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2 }, async () => {
@@ -671,7 +673,7 @@ const deployments: Fault[] = [
   },
   {
     name: "two-deployments",
-    title: "two pulumi up at the same time",
+    title: "two simultaneous runs of pulumi up",
     group: "deployments",
     inject: beginning(async (scene) => {
       await withSettings({ "vrrp.advertInterval": 0.2 }, async () => {

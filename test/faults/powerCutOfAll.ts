@@ -45,7 +45,7 @@ export const powerCutOfAll = {
       problems,
       notes: [
         `${made.length} acknowledged results, ${problems.length} missing or damaged`,
-        `well ${((Date.now() - began) / 1000).toFixed(0)} s after the machines answered`,
+        `all is as before ${((Date.now() - began) / 1000).toFixed(0)} s after the machines answered`,
       ],
     };
   },

@@ -104,10 +104,13 @@ function tableMarkdown(rows: readonly Row[]): string {
     );
     const own = rows.filter((r) => r.group === group);
     parts.push(...own.map((r) => `| ${cells(r).join(" | ")} |`), "");
-    const said = own.flatMap((r) => [
-      ...r.problems.map((problem) => `- ${r.title}: **${oneLine(problem)}**`),
-      ...(r.measured?.notes ?? []).map((text) => `- ${r.title}: ${oneLine(text)}`),
-    ]);
+    const said = own.flatMap((r) => {
+      const words = [
+        ...r.problems.map((problem) => `**${oneLine(problem)}**`),
+        ...(r.measured?.notes ?? []).map(oneLine),
+      ];
+      return words.length > 0 ? [`- *${r.title}*: ${words.join("; ")}.`] : [];
+    });
     if (said.length > 0) parts.push(...said, "");
   }
   const runs = [...new Set(rows.map((r) => `${r.day} (${r.accelerator})`))].sort();

@@ -122,7 +122,7 @@ export async function run(
   const [busy = 0] = loadavg();
   if (slowBefore > 0 || busy > availableParallelism() * 1.5)
     notes.push(
-      `this computer was busy with other things: ${slowBefore} requests were slow before the fault, load average ${busy.toFixed(1)}`,
+      `this computer was busy with other work: ${slowBefore} slow requests before the fault, load average ${busy.toFixed(1)}`,
     );
   const moments = times(fault, samplers, { holder, began, fell, ended, end, again });
   const measured: Measured = {
