@@ -22,14 +22,14 @@ export function directorAlerts(config: Watched): Alert[] {
       expr: "sum(lvs_vip_held) == 0 or absent(lvs_vip_held)",
       for: "30s",
       severity: "critical",
-      summary: "No director holds the VIP {VIP}: nobody is served.",
+      summary: "No director holds the VIP {VIP}: clients reach nobody.",
     },
     {
       name: "SplitBrain",
       expr: "sum(lvs_vip_held) > 1",
       for: "30s",
       severity: "critical",
-      summary: "Both directors hold the VIP {VIP}: they do not hear each other.",
+      summary: "Both directors hold the VIP {VIP}: they do not hear each other's adverts.",
     },
     {
       name: "PoolEmpty",
@@ -37,21 +37,21 @@ export function directorAlerts(config: Watched): Alert[] {
       expr: `count(lvs_vip_held == 1 unless on (node) (lvs_real_server_info and on (node, remote_address) (${WEIGHT} > 0))) > 0`,
       for: "30s",
       severity: "critical",
-      summary: "The director with the VIP has no real server to send anybody to.",
+      summary: "The director that holds the VIP has no real server to send connections to: nobody is served.",
     },
     {
       name: "PoolDegraded",
       expr: aboutServer(`lvs_real_server_info ${TABLES} unless on (node, remote_address) ${WEIGHT}`),
       for: "2m",
       severity: "warning",
-      summary: "{{ $labels.node }} is out of the pool.",
+      summary: "{{ $labels.node }} is out of the pool: it fails its health checks.",
     },
     {
       name: "RealServerQuiesced",
       expr: aboutServer(`lvs_real_server_info and on (node, remote_address) (${WEIGHT} == 0)`),
       for: "15m",
       severity: "warning",
-      summary: "{{ $labels.node }} has been drained for a quarter of an hour.",
+      summary: "{{ $labels.node }} has had weight 0 for 15 minutes: it gets no new connections.",
     },
     {
       name: "DirectorsDisagree",
@@ -61,21 +61,21 @@ export function directorAlerts(config: Watched): Alert[] {
       ].join(" or "),
       for: "2m",
       severity: "warning",
-      summary: "The directors do not send to the same real servers: {{ $labels.remote_address }}.",
+      summary: "Only one of the two directors sends to the real server {{ $labels.remote_address }}.",
     },
     {
       name: "KeepalivedDown",
       expr: "keepalived_up == 0",
       for: "1m",
       severity: "warning",
-      summary: "keepalived on {{ $labels.node }} does not answer.",
+      summary: "keepalived on {{ $labels.node }} is not running, or hangs.",
     },
     {
       name: "BackupHearsNoAdverts",
       expr: `rate(keepalived_advertisements_received_total[${rateWindow(config)}]) == 0 and keepalived_vrrp_state == 1`,
       for: "1m",
       severity: "warning",
-      summary: "{{ $labels.node }} stands by and hears nothing from the other director.",
+      summary: "{{ $labels.node }} stands by and hears no adverts from the other director.",
     },
     {
       name: "VrrpFault",
@@ -83,7 +83,8 @@ export function directorAlerts(config: Watched): Alert[] {
       expr: "keepalived_vrrp_state == 3",
       for: "3m",
       severity: "warning",
-      summary: "{{ $labels.node }} takes no part in VRRP: when the other director fails, nobody has the VIP.",
+      summary:
+        "keepalived on {{ $labels.node }} is in state FAULT: if the other director fails, nobody takes the VIP.",
     },
     {
       name: "VrrpFlapping",
@@ -91,7 +92,7 @@ export function directorAlerts(config: Watched): Alert[] {
       expr: "sum(increase(keepalived_become_master_total[15m])) > 2.5",
       for: "0s",
       severity: "warning",
-      summary: "The VIP has moved {{ $value | printf `%.0f` }} times in a quarter of an hour.",
+      summary: "The VIP has moved {{ $value | printf `%.0f` }} times in 15 minutes.",
     },
     {
       name: "UnitDown",
@@ -99,14 +100,14 @@ export function directorAlerts(config: Watched): Alert[] {
       expr: 'lvs_unit_active{unit!="keepalived.service"} == 0',
       for: "1m",
       severity: "warning",
-      summary: "{{ $labels.unit }} does not run on {{ $labels.node }}.",
+      summary: "{{ $labels.unit }} is not running on {{ $labels.node }}.",
     },
     {
       name: "UnitRestarts",
       expr: "increase(lvs_unit_restarts_total[15m]) > 2.5",
       for: "0s",
       severity: "warning",
-      summary: "{{ $labels.unit }} on {{ $labels.node }} ends again and again.",
+      summary: "{{ $labels.unit }} on {{ $labels.node }} keeps restarting.",
     },
   ].map((alert) => ({ ...alert, summary: alert.summary.replace("{VIP}", config.vip) }) as Alert);
 }

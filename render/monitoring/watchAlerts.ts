@@ -7,7 +7,7 @@ const logAlerts: readonly Alert[] = [
     expr: 'up{job="collector"} == 0 or otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.9',
     for: "10m",
     severity: "warning",
-    summary: "The logs of {{ $labels.node }} do not get where they are kept.",
+    summary: "The logs of {{ $labels.node }} do not reach Loki.",
   },
   {
     name: "LogsRefused",
@@ -18,7 +18,7 @@ const logAlerts: readonly Alert[] = [
     ].join(" or "),
     for: "0s",
     severity: "warning",
-    summary: "{{ $value | printf `%.0f` }} lines of logs were not taken in: {{ $labels.reason }}.",
+    summary: "Loki refused {{ $value | printf `%.0f` }} log lines: {{ $labels.reason }}.",
   },
 ];
 
@@ -33,7 +33,7 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       expr: 'probe_success{job=~"vip-.*"} == 0',
       for: "1m",
       severity: "critical",
-      summary: "The VIP does not answer ({{ $labels.job }}).",
+      summary: "The VIP does not answer the monitoring machine ({{ $labels.job }}).",
     },
     {
       name: "CertificateEnds",
@@ -41,7 +41,7 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       expr: "probe_ssl_earliest_cert_expiry - time() < 14 * 86400",
       for: "10m",
       severity: "warning",
-      summary: "The certificate of HTTPS ends in {{ $value | humanizeDuration }}.",
+      summary: "The HTTPS certificate expires in {{ $value | humanizeDuration }}.",
     },
     {
       name: "SentenceFailed",
@@ -53,7 +53,7 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       ),
       for: "2m",
       severity: "critical",
-      summary: "A sentence that was asked for through the VIP did not come.",
+      summary: "The sentence that is asked for through the VIP every minute did not come.",
     },
     {
       name: "MachineDown",
@@ -67,7 +67,8 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       expr: "node_filesystem_avail_bytes / node_filesystem_size_bytes < 0.1",
       for: "5m",
       severity: "warning",
-      summary: "{{ $labels.mountpoint }} on {{ $labels.node }} has {{ $value | humanizePercentage }} left.",
+      summary:
+        "{{ $labels.mountpoint }} on {{ $labels.node }} has {{ $value | humanizePercentage }} of its space left.",
     },
     {
       name: "ClockOff",
@@ -75,7 +76,7 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       for: "5m",
       severity: "warning",
       summary:
-        "The clock of {{ $labels.node }} differs by {{ $value | humanizeDuration }} from this machine's.",
+        "The clock of {{ $labels.node }} differs by {{ $value | humanizeDuration }} from the monitoring machine's.",
     },
     {
       name: "NetworkAllowanceExceeded",
@@ -84,7 +85,7 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       for: "0s",
       severity: "warning",
       summary:
-        "AWS has held back {{ $value | humanize }} packets of {{ $labels.node }}: its instance type allows no more.",
+        "AWS has held back {{ $value | humanize }} packets of {{ $labels.node }}: they exceed a limit of its instance type.",
     },
     {
       name: "ReadingsStale",
@@ -97,14 +98,14 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       ].join(" or "),
       for: "1m",
       severity: "warning",
-      summary: "What {{ $labels.node }} tells of itself is old or missing.",
+      summary: "Metrics that {{ $labels.node }} writes about itself are stale or missing.",
     },
     {
       name: "AlertsNotDelivered",
       expr: "increase(alertmanager_notifications_failed_total[10m]) > 0",
       for: "0s",
       severity: "warning",
-      summary: "Alerts did not reach their receivers ({{ $labels.integration }}).",
+      summary: "Alertmanager could not deliver alerts to a receiver ({{ $labels.integration }}).",
     },
     {
       name: "MonitoringPartDown",
@@ -119,7 +120,8 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
       expr: "vector(1)",
       for: "0s",
       severity: "watchdog",
-      summary: "Always there: when it stops coming, nobody is told of anything any more.",
+      summary:
+        "Nothing is wrong. This alert always fires: if it stops coming, no other alert reaches anybody.",
     },
   ];
 }
