@@ -37,13 +37,13 @@ def words_of(body):
     """The alerts of one call as Markdown, and a title."""
     firing = [alert for alert in body["alerts"] if alert["status"] == "firing"]
     over = [alert for alert in body["alerts"] if alert["status"] != "firing"]
-    parts = [f"{len(firing)} firing" if firing else "", f"{len(over)} over" if over else ""]
+    parts = [f"{len(firing)} firing" if firing else "", f"{len(over)} resolved" if over else ""]
     name = body.get("groupLabels", {}).get("alertname", "alerts")
     title = f"{name}: {', '.join(part for part in parts if part)}"
     lines = [f"### {title}"]
     for alert in firing + over:
         labels, notes = alert["labels"], alert.get("annotations", {})
-        state = labels.get("severity", "firing") if alert["status"] == "firing" else "over"
+        state = labels.get("severity", "firing") if alert["status"] == "firing" else "resolved"
         lines.append(f"- **{state}** {notes.get('summary', labels.get('alertname', '?'))}")
         if alert["status"] == "firing" and "runbook" in notes:
             lines.append(f"  {notes['runbook']}")
@@ -99,7 +99,7 @@ def deliver(kind, name, content):
     except OSError:
         return f"there is no credential {name}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"the alerts or the credential are not understood ({type(error).__name__})"
+        return f"the alerts or the credential cannot be read ({type(error).__name__})"
     if kind == "dingtalk" and secret:
         url = signed(url, secret[0], time.time())
     url, headers = login(url)
@@ -110,17 +110,17 @@ def deliver(kind, name, content):
         with opener.open(request, timeout=LIMIT) as answer:
             said = answer.read(65536)
     except urllib.error.HTTPError as error:
-        return f"the other side answers {error.code}"
+        return f"the receiver answers {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        return f"the other side cannot be reached ({type(reason).__name__})"
+        return f"the receiver cannot be reached ({type(reason).__name__})"
     if kind == "webhook":
         return None
     try:
         code = json.loads(said)["errcode"]
     except (ValueError, KeyError, TypeError):
-        return "the other side does not answer as a robot does"
-    return None if code == 0 else f"the robot refuses with errcode {code}"
+        return "the receiver does not answer as a robot does"
+    return None if code == 0 else f"the robot refuses the message: errcode {code}"
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -132,10 +132,10 @@ def test_wecom_gets_markdown(relay, robot):
     assert json.loads(body) == {
         "msgtype": "markdown",
         "markdown": {
-            "content": "### PoolDegraded: 1 firing, 1 over\n"
+            "content": "### PoolDegraded: 1 firing, 1 resolved\n"
             "- **warning** rs-3 is out of the pool.\n"
             "  docs/runbooks/PoolDegraded.md\n"
-            "- **over** rs-1 is out of the pool."
+            "- **resolved** rs-1 is out of the pool."
         },
     }
 
@@ -152,7 +152,7 @@ def test_dingtalk_gets_a_title_and_a_signature_of_this_moment(relay, robot):
     digest = hmac.new(b"SECmade-up", f"{stamp}\nSECmade-up".encode(), hashlib.sha256).digest()
     assert query["sign"] == base64.b64encode(digest).decode()
     markdown = json.loads(body)["markdown"]
-    assert markdown["title"] == "PoolDegraded: 1 firing, 1 over"
+    assert markdown["title"] == "PoolDegraded: 1 firing, 1 resolved"
     assert markdown["text"].startswith("### PoolDegraded")
 
 
@@ -215,7 +215,7 @@ def test_one_that_speaks_no_http_is_tried_again(relay):
 
         threading.Thread(target=babble, daemon=True).start()
         (credentials / "receivers_hook").write_text(f"http://127.0.0.1:{other.getsockname()[1]}/")
-        assert send("/webhook/hook") == (502, "the other side cannot be reached (BadStatusLine)\n")
+        assert send("/webhook/hook") == (502, "the receiver cannot be reached (BadStatusLine)\n")
     assert "planted" not in log.read_text()
 
 
