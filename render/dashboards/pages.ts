@@ -25,23 +25,23 @@ export const pages: readonly Page[] = [
         "max(count by (node) (count by (node, remote_address) (node_ipvs_backend_weight > 0)))",
         "in the pool",
       ]),
-      numbers("A sentence through the VIP", "s", ["tts_probe_duration_seconds", "took"]),
-      numbers("What is wrong", "none", [
+      numbers("The sentence through the VIP", "s", ["tts_probe_duration_seconds", "duration"]),
+      numbers("Firing alerts", "none", [
         'count(ALERTS{alertstate="firing",severity!="watchdog"}) or vector(0)',
         "alerts",
       ]),
-      lines("Requests, by how they end", "reqps", [
+      lines("Requests, by outcome", "reqps", [
         "sum by (outcome) (rate(tts_requests_total[5m]))",
         "{{outcome}}",
       ]),
-      lines("Requests that wait", "none", ["tts_queue_size", "{{node}}"]),
+      lines("Waiting requests", "none", ["tts_queue_size", "{{node}}"]),
       lines(
-        "Time of a synthesis",
+        "Synthesis time",
         "s",
-        [quantile(0.5, "tts_synthesis_seconds"), "half"],
-        [quantile(0.95, "tts_synthesis_seconds"), "95 in 100"],
+        [quantile(0.5, "tts_synthesis_seconds"), "median"],
+        [quantile(0.95, "tts_synthesis_seconds"), "95th percentile"],
       ),
-      lines("The VIP, asked from outside", "s", ["probe_duration_seconds", "{{job}}"]),
+      lines("Probes of the VIP", "s", ["probe_duration_seconds", "{{job}}"]),
     ],
   },
   {
@@ -49,27 +49,27 @@ export const pages: readonly Page[] = [
     title: "Load balancer",
     source: "prometheus",
     panels: [
-      lines("State of VRRP (1 stands by, 2 holds the VIP)", "none", ["keepalived_vrrp_state", "{{node}}"]),
-      lines("Times the VIP was taken, in an hour", "none", [
+      lines("VRRP state (1 backup, 2 master, 3 fault)", "none", ["keepalived_vrrp_state", "{{node}}"]),
+      lines("Takeovers of the VIP per hour", "none", [
         "increase(keepalived_become_master_total[1h])",
         "{{node}}",
       ]),
       lines("Weights", "none", ["node_ipvs_backend_weight", "{{node}} {{remote_address}}"]),
-      lines("Open connections", "none", [byServer("node_ipvs_backend_connections_active"), "{{server}}"]),
-      lines("Connections that have ended", "none", [
+      lines("Active connections", "none", [byServer("node_ipvs_backend_connections_active"), "{{server}}"]),
+      lines("Inactive connections", "none", [
         byServer("node_ipvs_backend_connections_inactive"),
         "{{server}}",
       ]),
       lines("New connections", "cps", ["rate(node_ipvs_connections_total[5m])", "{{node}}"]),
-      lines("Requests at nginx", "reqps", ["rate(nginx_http_requests_total[5m])", "{{node}}"]),
+      lines("Requests to nginx", "reqps", ["rate(nginx_http_requests_total[5m])", "{{node}}"]),
       lines("Open connections to nginx", "none", ["nginx_connections_active", "{{node}}"]),
       lines(
-        "Adverts",
+        "VRRP adverts",
         "pps",
-        ["rate(keepalived_advertisements_sent_total[5m])", "{{node}} sends"],
-        ["rate(keepalived_advertisements_received_total[5m])", "{{node}} hears"],
+        ["rate(keepalived_advertisements_sent_total[5m])", "{{node}} sent"],
+        ["rate(keepalived_advertisements_received_total[5m])", "{{node}} received"],
       ),
-      lines("Programs that systemd started again, in an hour", "none", [
+      lines("Restarts of units per hour", "none", [
         "increase(lvs_unit_restarts_total[1h])",
         "{{node}} {{unit}}",
       ]),
@@ -80,18 +80,18 @@ export const pages: readonly Page[] = [
     title: "GPUs",
     source: "prometheus",
     panels: [
-      lines("Busy", "percentunit", ["nvidia_smi_utilization_gpu_ratio", "{{node}} {{uuid}}"]),
+      lines("Utilization", "percentunit", ["nvidia_smi_utilization_gpu_ratio", "{{node}} {{uuid}}"]),
       lines("Memory", "percentunit", [
         "nvidia_smi_memory_used_bytes / nvidia_smi_memory_total_bytes",
         "{{node}} {{uuid}}",
       ]),
       lines("Temperature", "celsius", ["nvidia_smi_temperature_gpu", "{{node}} {{uuid}}"]),
       lines("Power", "watt", ["nvidia_smi_power_draw_watts", "{{node}} {{uuid}}"]),
-      lines("Errors (XID), in a day", "none", [
+      lines("Errors (XID) per day", "none", [
         "increase(nvidia_smi_xid_errors_total[1d])",
         "{{node}} {{uuid}} XID {{xid}}",
       ]),
-      lines("Requests that wait", "none", ["tts_queue_size", "{{node}}"]),
+      lines("Waiting requests", "none", ["tts_queue_size", "{{node}}"]),
     ],
   },
   {
@@ -99,27 +99,27 @@ export const pages: readonly Page[] = [
     title: "Speech",
     source: "prometheus",
     panels: [
-      lines("Seconds of work for a second of sound", "none", [
+      lines("Seconds of synthesis per second of audio", "none", [
         "sum by (node) (rate(tts_synthesis_seconds_sum[5m])) / sum by (node) (rate(tts_audio_seconds_total[5m]))",
         "{{node}}",
       ]),
-      lines("Sound made", "s", ["sum by (node) (rate(tts_audio_seconds_total[5m]))", "{{node}}, a second"]),
+      lines("Audio made per second", "s", ["sum by (node) (rate(tts_audio_seconds_total[5m]))", "{{node}}"]),
       lines(
         "Time in the queue",
         "s",
-        [quantile(0.5, "tts_wait_seconds"), "half"],
-        [quantile(0.95, "tts_wait_seconds"), "95 in 100"],
+        [quantile(0.5, "tts_wait_seconds"), "median"],
+        [quantile(0.95, "tts_wait_seconds"), "95th percentile"],
       ),
-      lines("Results that were there already", "percentunit", [
+      lines("Requests answered from the cache", "percentunit", [
         "sum(rate(tts_cache_hits_total[5m])) / sum(rate(tts_requests_total[5m]))",
         "of all requests",
       ]),
-      lines("Syntheses that run", "none", ["tts_running", "{{node}}"]),
-      lines("Jobs given to another node", "ops", [
+      lines("Running syntheses", "none", ["tts_running", "{{node}}"]),
+      lines("Jobs handed over to other nodes", "ops", [
         "sum by (node, outcome) (rate(tts_handed_over_total[5m]))",
         "{{node}} {{outcome}}",
       ]),
-      lines("Sessions answered for another node", "reqps", [
+      lines("Session requests forwarded to other nodes", "reqps", [
         "sum by (node, kind) (rate(tts_forwarded_total[5m]))",
         "{{node}} {{kind}}",
       ]),
@@ -131,31 +131,31 @@ export const pages: readonly Page[] = [
     title: "Capacity",
     source: "prometheus",
     panels: [
-      lines("Work, of what all nodes can do", "percentunit", [
+      lines("Load, as a share of all nodes' capacity", "percentunit", [
         'sum(rate(tts_synthesis_seconds_sum[30m])) / count(up{job="speech"} == 1)',
         "of all nodes",
       ]),
-      lines("Processors", "percentunit", [
+      lines("CPU utilization", "percentunit", [
         '1 - avg by (node) (rate(node_cpu_seconds_total{mode="idle"}[5m]))',
         "{{node}}",
       ]),
-      lines("Memory that is free", "bytes", ["node_memory_MemAvailable_bytes", "{{node}}"]),
-      lines("Disk that is free", "percentunit", [
+      lines("Available memory", "bytes", ["node_memory_MemAvailable_bytes", "{{node}}"]),
+      lines("Free disk space", "percentunit", [
         "node_filesystem_avail_bytes / node_filesystem_size_bytes",
         "{{node}} {{mountpoint}}",
       ]),
-      lines("Days until a disk is full, as it goes now", "d", [
+      lines("Days until a disk is full, at the present rate", "d", [
         "(node_filesystem_avail_bytes / (0 - deriv(node_filesystem_avail_bytes[6h]) > 0)) / 86400",
         "{{node}} {{mountpoint}}",
       ]),
       lines(
         "Network",
         "Bps",
-        ["sum by (node) (rate(node_network_transmit_bytes_total[5m]))", "{{node}} sends"],
-        ["sum by (node) (rate(node_network_receive_bytes_total[5m]))", "{{node}} receives"],
+        ["sum by (node) (rate(node_network_transmit_bytes_total[5m]))", "{{node}} sent"],
+        ["sum by (node) (rate(node_network_receive_bytes_total[5m]))", "{{node}} received"],
       ),
-      lines("Series that are kept", "none", ["prometheus_tsdb_head_series", "series"]),
-      lines("Disk that measurements take", "bytes", ["prometheus_tsdb_storage_blocks_bytes", "measurements"]),
+      lines("Time series in Prometheus", "none", ["prometheus_tsdb_head_series", "series"]),
+      lines("Disk space of metrics", "bytes", ["prometheus_tsdb_storage_blocks_bytes", "metrics"]),
     ],
   },
   logs,

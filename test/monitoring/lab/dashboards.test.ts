@@ -25,7 +25,7 @@ const nvidiaSmi = [
 ].join("\n");
 
 /** What is nothing here: no fault, no HTTPS, no session that lost its way, no disk that fills. */
-const empty = /^(GPUs: Errors|Load balancer: .*nginx|Speech: Sessions answered|Capacity: Days until)/;
+const empty = /^(GPUs: Errors|Load balancer: .*nginx|Speech: Session requests|Capacity: Days until)/;
 
 const panels = pages
   .filter(({ source }) => source === "prometheus")
@@ -134,7 +134,7 @@ describe("the dashboards of a real cluster", () => {
         .map(({ labels, value }) => `${labels.node} ${value.toFixed(3)}`)
         .sort();
     const expected: readonly (readonly [string, number])[] = [
-      ["Busy", GPU.busy / 100],
+      ["Utilization", GPU.busy / 100],
       ["Memory", GPU.used / GPU.total],
       ["Temperature", GPU.heat],
       ["Power", GPU.power],
@@ -169,7 +169,7 @@ describe("the dashboards of a real cluster", () => {
   it("Capacity: the part of a disk that is free is what df says", async () => {
     const df = await inside("storage", "df -B1 --output=avail,size /srv/cosyvoice/outputs | tail -1");
     const [avail = 0, size = 1] = df.trim().split(/\s+/).map(Number);
-    const shown = (await query(queryOf("Capacity", "Disk that is free"))).filter(
+    const shown = (await query(queryOf("Capacity", "Free disk space"))).filter(
       ({ labels }) => labels.node === "storage",
     );
     assert.ok(

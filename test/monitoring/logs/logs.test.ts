@@ -132,7 +132,7 @@ describe("logs, from the machines to a question", () => {
       const [[expr]] = queries as [[string, string]];
       const query = expr.replace("$" + "request", page.search?.anything ?? "");
       // Nothing has gone wrong here.
-      if (title.startsWith("Jobs that")) assert.equal(await world.count(query), 0);
+      if (title.startsWith("Jobs without")) assert.equal(await world.count(query), 0);
       else await world.until(`${query} finds something`, 60, async () => (await world.count(query)) > 0);
     });
   }
