@@ -66,8 +66,8 @@ describe("monitoring, from the fault to the receiver", () => {
     await world.until("it was told", 60, () => world.about("NoVipHolder", since).length > 0);
     world.sentence(0);
     await world.until("the sentence is known to fail", 60, async () => {
-      const firing = await world.query('ALERTS{alertstate="firing",alertname="SentenceFailed"}');
-      return firing.length === 1;
+      const failed = await world.query("tts_probe_success == 0");
+      return failed.length === 1;
     });
     await world.until("the robot got it", 60, () =>
       world.robot.some(({ markdown }) => markdown.content.includes("No director holds the VIP")),
@@ -75,8 +75,11 @@ describe("monitoring, from the fault to the receiver", () => {
     // Longer than the group waits and the receiver is told.
     await new Promise((resolve) => setTimeout(resolve, 6000));
     assert.deepEqual(world.about("SentenceFailed", since), []);
-    world.sentence(1);
     world.readings("director-1", {});
+    await world.until("its end", 60, () => world.about("NoVipHolder", since, "resolved").length > 0);
+    assert.deepEqual(world.about("SentenceFailed", since), [], "nor of its end: the next sentence will show");
+    await world.until("it did not", 60, () => world.about("SentenceFailed", since).length > 0);
+    world.sentence(1);
     await calm();
   });
 

@@ -126,7 +126,8 @@ export class World {
         .replace(/(scrape_interval|scrape_timeout|evaluation_interval): \d+s/g, "$1: 1s")
         .replace(/group_wait: 15s/g, "group_wait: 3s")
         .replace(/group_interval: 1m/g, "group_interval: 1s")
-        .replace(/for: \d+[sm]/g, "for: 2s");
+        .replace(/for: \d+[sm]/g, "for: 2s")
+        .replace(/(alertstate="firing"\})\[\d+m\]/g, "$1[10s]");
     this.write("alerts.yml", here(renderAlertRules(this.config)));
     this.write("prometheus.yml", here(renderPrometheusConfig(this.config)));
     this.write("alertmanager.yml", here(renderAlertmanagerConfig(this.config)));
