@@ -52,7 +52,7 @@ function inhibitions() {
   });
   return [
     // One dead machine is one message.
-    explains('alertname="MachineDown"', 'alertname!="MachineDown"', ["node"]),
+    explains('alertname=~"MachineDown|StorageDown"', 'alertname!~"MachineDown|StorageDown"', ["node"]),
     explains('alertname="SpeechServiceDown"', 'alertname="PoolDegraded"', ["node"]),
     explains('alertname="KeepalivedDown"', 'alertname="BackupHearsNoAdverts"', ["node"]),
     explains(
@@ -61,10 +61,7 @@ function inhibitions() {
     ),
     explains('alertname="PoolEmpty"', 'alertname=~"VipProbeFailed|PoolDegraded"'),
     explains('alertname="SplitBrain"', 'alertname=~"BackupHearsNoAdverts|VrrpFlapping"'),
-    {
-      source_matchers: ['alertname="MachineDown"', 'role="storage"'],
-      target_matchers: ['alertname="OutputsAway"'],
-    },
+    explains('alertname="StorageDown"', 'alertname="OutputsAway"'),
   ];
 }
 

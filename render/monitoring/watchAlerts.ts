@@ -57,10 +57,18 @@ export function watchAlerts({ monitoring }: Watched): Alert[] {
     },
     {
       name: "MachineDown",
-      expr: 'up{job="node"} == 0',
+      expr: 'up{job="node",role!="storage"} == 0',
       for: "1m",
       severity: "warning",
       summary: "{{ $labels.node }} ({{ $labels.role }}) does not answer.",
+    },
+    {
+      name: "StorageDown",
+      // Of the others there are two or more, of this one there is one.
+      expr: 'up{job="node",role="storage"} == 0',
+      for: "1m",
+      severity: "critical",
+      summary: "{{ $labels.node }} does not answer: without the share, every request for speech fails.",
     },
     {
       name: "DiskFilling",

@@ -15,7 +15,7 @@ import {
   up,
   VIP,
 } from "../../lab/bench";
-import { type Alert, causes, HOOK, hangUp, listen, query, told } from "./hook";
+import { type Alert, causes, HOOK, hangUp, listen, query, told, untilTold } from "./hook";
 
 /** Units by which a machine is watched, and what each has used of the processors, in seconds. */
 async function used(machine: string): Promise<ReadonlyMap<string, number>> {
@@ -174,6 +174,28 @@ describe("monitoring", () => {
       () => inside("storage", "systemctl start nfs-kernel-server"),
     );
     await untilWell(240);
+  });
+
+  it("a dead storage machine is critical, and one message", async () => {
+    const before = (await told()).length;
+    try {
+      await lab.powerCut("storage");
+      await untilTold({ name: "StorageDown", labels: { severity: "critical" } }, "firing", before, 420);
+      // Until what follows from it would have been told, too.
+      await until("every real server misses the share", 240, async () => {
+        return (await query('ALERTS{alertname="OutputsAway",alertstate="firing"}')).length === 3;
+      });
+      await new Promise((resolve) => setTimeout(resolve, 90_000));
+      assert.deepEqual(firing((await told()).slice(before)), ["StorageDown"]);
+    } finally {
+      await lab.powerOn("storage");
+    }
+    await untilTold({ name: "StorageDown" }, "resolved", before, 420);
+    await untilWell(240);
+    // As long as the errors and the sentence of before are remembered.
+    await new Promise((resolve) => setTimeout(resolve, 360_000));
+    const others = firing((await told()).slice(before)).filter((name) => name !== "OutputsAway");
+    assert.deepEqual(others, ["StorageDown"], "what it caused is not told when it is over");
   });
 
   it("nobody holds the VIP", async () => {
