@@ -12,7 +12,8 @@ and of `sentence`: {"interval": s, "vip", "port", "sentence", "timeout": s,
 
 director   keepalived is told by a signal to write what it knows (JSON, 2.2.7 and later), which only one
            that works does: when nothing comes, keepalived_up is 0 and there is no state. Whether this
-           machine has the VIP is the kernel's word, not keepalived's.
+           machine has the VIP, and how often it got it, is the kernel's word: keepalived counts from 0
+           again when it is started again, as it is in a failover that somebody asks for.
 gpu        The names are those of the public nvidia_gpu_exporter. Without nvidia-smi there is no file. XID
            errors are in the kernel's log only, and there from its start on.
 door       The names are those of the public nginx-prometheus-exporter.
@@ -22,6 +23,7 @@ A file is replaced whole, and goes when the program ends: what is no longer read
 Exit status: 2 for a wrong call or configuration, else it runs until it is told to end.
 """
 
+import errno
 import http.client
 import importlib.machinery
 import importlib.util
@@ -30,7 +32,9 @@ import os
 import re
 import select
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -110,6 +114,7 @@ COUNTERS = {
 class Director:
     def __init__(self, config):
         self.vip, self.units, self.servers = config["vip"], config["units"], config["realServers"]
+        self.arrivals = Arrivals(self.vip)
         self.signal = None
 
     def read(self):
@@ -118,6 +123,8 @@ class Director:
         held = holds(self.vip)
         if held is not None:
             text.add("lvs_vip_held", held, about="1 when this machine has the VIP")
+        taken, about = self.arrivals.count(), "Times this machine got the VIP, since this program runs"
+        text.add("lvs_vip_taken_total", taken, kind="counter", about=about)
         text.add("lvs_expected_real_servers", len(self.servers), about="Real servers in the configuration")
         for server in self.servers:
             labels = {"server": server["name"], "remote_address": server["address"]}
@@ -175,6 +182,56 @@ class Director:
             if restarts.isdigit():
                 about = "Times systemd started it again by itself"
                 text.add("lvs_unit_restarts_total", int(restarts), labels, "counter", about)
+
+
+class Arrivals:
+    """How often this machine got an IPv4 address. The kernel keeps the news until somebody asks."""
+
+    GROUP = 0x10  # RTMGRP_IPV4_IFADDR
+    NEW, GONE, LOCAL = 20, 21, 2  # RTM_NEWADDR, RTM_DELADDR, IFA_LOCAL
+
+    def __init__(self, address):
+        self.address, self.times = socket.inet_aton(address), 0
+        self.socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self.socket.bind((0, self.GROUP))
+        self.there = bool(holds(address))
+
+    def count(self):
+        while True:
+            try:
+                news, (sender, _) = self.socket.recvfrom(65536)
+            except BlockingIOError:
+                return self.times
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more than it keeps: what came then is lost
+                    raise
+                continue
+            if sender == 0:
+                self.read(news)
+
+    def read(self, news):
+        while len(news) >= 16:
+            length, kind = struct.unpack_from("=IH", news)
+            if length < 16:
+                return
+            if kind in (self.NEW, self.GONE) and self.address in local_addresses(news[24:length]):
+                # It is told again when something about it changes.
+                self.times += kind == self.NEW and not self.there
+                self.there = kind == self.NEW
+            news = news[length + 3 & ~3 :]
+
+
+def local_addresses(attributes):
+    """The values of IFA_LOCAL among a message's attributes."""
+    while len(attributes) >= 4:
+        length, kind = struct.unpack_from("=HH", attributes)
+        if length < 4:
+            return
+        if kind == Arrivals.LOCAL:
+            yield attributes[4:length]
+        attributes = attributes[length + 3 & ~3 :]
 
 
 def takes(pid, number):

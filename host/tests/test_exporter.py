@@ -234,6 +234,57 @@ def test_who_has_an_address_is_the_kernels_word(tmp_path):
     assert not exporter.holds("192.0.2.1", table)
 
 
+WATCHED = """
+import importlib.util, json, subprocess, sys
+spec = importlib.util.spec_from_file_location("exporter", sys.argv[1])
+exporter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exporter)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True)
+
+
+ip("link", "set", "lo", "up")
+arrivals, counts = exporter.Arrivals("192.0.2.100"), []
+ip("address", "add", "192.0.2.101/32", "dev", "lo")
+counts.append(arrivals.count())
+ip("address", "add", "192.0.2.100/32", "dev", "lo")
+counts.append(arrivals.count())
+ip("address", "change", "192.0.2.100/32", "dev", "lo", "valid_lft", "600", "preferred_lft", "300")
+counts.append(arrivals.count())
+for times in range(3):
+    ip("address", "del", "192.0.2.100/32", "dev", "lo")
+    ip("address", "add", "192.0.2.100/32", "dev", "lo")
+counts.append(arrivals.count())
+counts.append(exporter.Arrivals("192.0.2.100").count())
+turn = ["address del 192.0.2.101/32 dev lo", "address add 192.0.2.101/32 dev lo"]
+subprocess.run(["ip", "-batch", "-"], input="\\n".join(turn * 4000), text=True, check=True)
+arrivals.count()
+ip("address", "del", "192.0.2.100/32", "dev", "lo")
+ip("address", "add", "192.0.2.100/32", "dev", "lo")
+counts.append(arrivals.count())
+print(json.dumps(counts))
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0,
+    reason="this computer forbids network namespaces",
+)
+def test_every_arrival_of_the_vip_is_counted_however_short_it_stayed(tmp_path):
+    (tmp_path / "watch.py").write_text(WATCHED)
+    run = subprocess.run(
+        ["unshare", "-rn", sys.executable, tmp_path / "watch.py", HOST / "exporter.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [0, 1, 1, 4, 0, 5]
+
+
 def test_a_signal_is_for_those_that_take_it():
     number = int(signal.SIGRTMIN) + 2
     sleeper = subprocess.Popen(["sleep", "60"])

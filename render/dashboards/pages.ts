@@ -50,10 +50,7 @@ export const pages: readonly Page[] = [
     source: "prometheus",
     panels: [
       lines("VRRP state (1 backup, 2 master, 3 fault)", "none", ["keepalived_vrrp_state", "{{node}}"]),
-      lines("Takeovers of the VIP per hour", "none", [
-        "increase(keepalived_become_master_total[1h])",
-        "{{node}}",
-      ]),
+      lines("Takeovers of the VIP per hour", "none", ["increase(lvs_vip_taken_total[1h])", "{{node}}"]),
       lines("Weights", "none", ["node_ipvs_backend_weight", "{{node}} {{remote_address}}"]),
       lines("Active connections", "none", [byServer("node_ipvs_backend_connections_active"), "{{server}}"]),
       lines("Inactive connections", "none", [

@@ -89,7 +89,7 @@ export function directorAlerts(config: Watched): Alert[] {
     {
       name: "VrrpFlapping",
       // increase() reckons a little more than it saw: twice is 2.05.
-      expr: "sum(increase(keepalived_become_master_total[15m])) > 2.5",
+      expr: "sum(increase(lvs_vip_taken_total[15m])) > 2.5",
       for: "0s",
       severity: "warning",
       summary: "The VIP has moved {{ $value | printf `%.0f` }} times in 15 minutes.",

@@ -154,7 +154,7 @@ function reader(description: string, command: string, rights: readonly string[])
 export function renderDirectorMetricsUnit(): string {
   return reader("Readings of this director", `${paths.exporter} director ${paths.directorMetricsConfig}`, [
     // keepalived writes what it knows to /tmp, which must be the same one here. It is signalled by root, who needs no right to.
-    ...sandbox(["AF_UNIX"]).filter((line) => line !== "PrivateTmp=yes"),
+    ...sandbox(["AF_NETLINK", "AF_UNIX"]).filter((line) => line !== "PrivateTmp=yes"),
   ]);
 }
 

@@ -227,6 +227,7 @@ export class World {
       `keepalived_up ${keepalived}`,
       `keepalived_vrrp_state{iname="cosyvoice"} ${held ? 2 : 1}`,
       'keepalived_become_master_total{iname="cosyvoice"} 1',
+      "lvs_vip_taken_total 0",
       `keepalived_advertisements_received_total{iname="cosyvoice"} ${Date.now()}`,
       `keepalived_advertisements_sent_total{iname="cosyvoice"} ${Date.now()}`,
       'lvs_unit_active{unit="keepalived.service"} 1',
