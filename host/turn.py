@@ -24,9 +24,11 @@ when the service does, so that its next process starts ready, and on every other
 this one sees to it even after a SIGKILL. A file there that is not ours is somebody's own drain and is left
 alone. Where the directors do not follow /readyz they set the weight to 0 themselves, and there is no file.
 
-A director that does not answer is left out. If none does, the change begins at once: nobody is sent here. A
-director that is lost while its answer is awaited is asked anew for 10 s; one that is lost during the turn,
-for as long as it lasts.
+A director that does not answer is left out. If none does, and none looks whether this machine serves either
+(5 s), nobody is sent here, and the change begins. If one looks, only its keeper of turns is missing, and
+without turns all real servers would be changed together: the directors are asked anew as long as one looks,
+for 60 s, and then the turn is refused. A director that is lost while its answer is awaited is asked anew for
+10 s; one that is lost during the turn, for as long as it lasts.
 
 A director's turn is over when its own kernel table has as many servers in service as before, of those still
 configured. Before "go" it sees to those who leave with this change. Real servers that are in its table and
@@ -61,6 +63,8 @@ FOLLOWED = 30 * SCALE  # s for the directors to follow a drain
 DEAF = 10 * SCALE  # s after which a service that still says 200 does not know the drain file
 SETTLE = 3 * SCALE  # s that a director whom nobody can ask gets to follow a drain
 BACK = 60 * SCALE  # s to be back in service
+LOOKED_AT = 5 * SCALE  # s in which a director that sends here has looked whether this machine serves
+KEEPERS = 60 * SCALE  # s for keepers of turns to come, where directors send here without them
 PAUSE = 0.2 * SCALE  # s between two looks at the service
 LINGER = 60 * SCALE  # s for connections to a real server that leaves and has nothing left to do
 CONFIG = ROOT + "/etc/cosyvoice-lvs/turns.json"  # of the director as it is before the change
@@ -211,6 +215,7 @@ class Link:
             self.close()
             self.phase = "over"
         elif "stranger" in message:
+            self.heard = True
             self.leave_out(f"does not know this machine ({message['stranger']}) yet")
         elif "refused" in message:
             self.close()
@@ -220,7 +225,8 @@ class Link:
     def leave_out(self, why):
         self.close()
         self.phase, self.out = "over", True
-        self.turn.say(f"director {self.name} {why}: goes on without it")
+        if not self.turn.quiet:
+            self.turn.say(f"director {self.name} {why}: goes on without it")
 
     def mind(self, now):
         """What time brings about: beats, silence, another attempt."""
@@ -261,6 +267,7 @@ class Turn:
         self.input, self.words = b"", []
         self.said, self.final = "", None
         self.stopped = False  # by a signal
+        self.quiet = False  # about directors that do not answer
         self.wakeup, written = socket.socketpair()
         for end in (self.wakeup, written):
             end.setblocking(False)
@@ -470,6 +477,8 @@ class RealServer(Turn):
         self.looks = 0
 
     def prepare(self):
+        if not any(link.heard for link in self.links) and self.is_looked_at():
+            self.await_keepers()
         granted = [link for link in self.links if link.granted]
         if not granted:
             return
@@ -496,6 +505,48 @@ class RealServer(Turn):
         elif self.guard and any(link.out or link.missing for link in self.links):
             self.until(lambda: False, max(0, began + SETTLE - time.monotonic()))
         self.empty_queue()
+
+    def is_looked_at(self):
+        """Whether a director asks the service how it is: it sends here then, whatever it does not answer."""
+        directors = {socket.inet_aton(link.target[0]) for link in self.links}
+        try:
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        except OSError:
+            return False  # not root's machine: a test
+        deadline = time.monotonic() + LOOKED_AT
+        with wire:
+            while (left := deadline - time.monotonic()) > 0:
+                self.mind_caller()
+                wire.settimeout(min(left, RETRY))
+                try:
+                    packet, (interface, _, direction, *_) = wire.recvfrom(64)
+                except OSError:
+                    continue
+                if interface == "lo" or direction == socket.PACKET_OUTGOING or packet[12:16] not in directors:
+                    continue
+                header = 4 * (packet[0] & 15)
+                port = int.from_bytes(packet[header + 2 : header + 4], "big")
+                if packet[9] == socket.IPPROTO_TCP and port == self.port:
+                    return True
+        return False
+
+    def await_keepers(self):
+        self.say("the directors send requests here, and none of them answers for turns: asks them again")
+        self.quiet, deadline = True, time.monotonic() + KEEPERS
+        while True:
+            for link in self.links:
+                link.out = False
+                link.begin(time.monotonic())
+                self.until(lambda link=link: link.granted or link.out)
+            if any(link.heard for link in self.links) or not self.is_looked_at():
+                return
+            if time.monotonic() > deadline:
+                why = ", ".join(f"{link.name}: {link.why}" for link in self.links)
+                raise Refused(
+                    f"the directors send requests to {self.name}, and none answers for turns ({why}); "
+                    "see cosyvoice-turns.service there, and packet filters on the way",
+                    blocked=True,
+                )
 
     def empty_queue(self):
         """Until the service says twice that it has nothing to do: a request may be on its way to it."""

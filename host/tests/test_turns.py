@@ -552,6 +552,83 @@ def test_without_any_director_the_change_begins_at_once(cluster):
     client.done()
 
 
+BESIDE = r"""
+import socket, sys, time
+what, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+while what == "look":
+    with socket.socket() as sock:
+        sock.settimeout(0.1)
+        sock.connect_ex((address, port))
+    time.sleep(0.1)
+if what == "keep":
+    with socket.create_server((address, port)) as server:
+        while True:
+            sock, _ = server.accept()
+            sock.recv(4096)
+            sock.sendall(b'{"heard":"director-1"}\n{"go":true}\n')
+            time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="this computer forbids network namespaces",
+)
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("", ["go"]),
+        # Another one than the directors looks, or they look at something else.
+        ("python look.py look 192.0.2.101 7860 --from-elsewhere", ["go"]),
+        ("python look.py look 192.0.2.101 7861", ["go"]),
+        ("python look.py look 192.0.2.101 7860", ["asks them again", "no the directors send requests"]),
+        (
+            "python look.py look 192.0.2.101 7860 & sleep 3; python look.py keep 192.0.2.11 7946",
+            ["asks them again", "go"],
+        ),
+        # They are being removed.
+        ("timeout 4 python look.py look 192.0.2.101 7860", ["asks them again", "go"]),
+    ],
+)
+def test_where_directors_send_requests_a_change_does_not_begin_without_them(tmp_path, beside, said):
+    (tmp_path / "look.py").write_text(BESIDE)
+    if "--from-elsewhere" in beside:
+        beside = "ip address add 192.0.2.12/24 dev there; ip address del 192.0.2.11/24 dev there; " + beside
+    script = f"""
+        set -eu
+        mount -t tmpfs none /run
+        ip link add here type veth peer name there
+        unshare -n sleep 60 & other=$!
+        sleep 0.2
+        ip link set there netns $other
+        ip link set lo up; ip link set here up; ip address add 192.0.2.101/24 dev here
+        nsenter -t $other -n sh -c 'ip link set there up; ip address add 192.0.2.11/24 dev there'
+        cat >beside <<'EOF'
+        {beside.replace("python", sys.executable)}
+EOF
+        nsenter -t $other -n sh beside &
+        sleep 0.5
+        sleep 30 | timeout 40 {sys.executable} -IS {HOST / "turn.py"} real-server rs-1 --what made-up \
+            --directors 192.0.2.11:7946 --port 7860 --drain-limit 1 || true
+        """
+    with subprocess.Popen(
+        ["unshare", "-rnm", "--fork", "--pid", "--mount-proc", "--kill-child", "sh", "-c", script],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COSYVOICE_LVS_TIME_SCALE": "0.2"},
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line.strip())
+            if line.startswith(("go", "no ")):
+                break
+        process.kill()
+    for words in said:
+        assert any(words in line for line in lines), lines
+    assert len(said) == sum("again" in line or line.startswith(("go", "no ")) for line in lines), lines
+
+
 def test_one_director_is_enough(cluster):
     nodes = cluster.begin(directors=(2,))
     clients = [cluster.ask(node) for node in nodes[:2]]
