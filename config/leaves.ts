@@ -137,7 +137,7 @@ export function hostKey(whose: string) {
     'a public key as in /etc/ssh/ssh_host_ed25519_key.pub, such as "ssh-ed25519 AAAAC3Nza..."',
     {
       text: `Public SSH host key of ${whose}. A connection to a machine that shows another key is refused.`,
-      why: "Without it anybody on the path could pose as the machine and be handed root's commands.",
+      why: "Without it, anybody on the network path could pose as the machine and receive root's commands.",
       derived: "looked up in `ssh.knownHostsFile`",
       required: "unless `ssh.knownHostsFile` is set",
     },

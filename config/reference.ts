@@ -17,12 +17,12 @@ export function renderConfigReference(): string {
     "",
     "Generated from `config/schema.ts` by `scripts/config-reference`; changes made here are lost.",
     "",
-    "Every key stands in a stack file (`Pulumi.<stack>.yaml`) under `config:`, with `cosyvoice-lvs:` in front of the top-level",
-    "name. Unknown keys are refused. All mistakes are named at once, before any machine is touched. `Pulumi.onprem.yaml` is a",
-    "commented example.",
+    "You set these keys in a stack file (`Pulumi.<stack>.yaml`) under `config:`; each top-level key gets the prefix",
+    "`cosyvoice-lvs:`. Unknown keys are refused. All mistakes are reported at once, before any machine is touched.",
+    "`Pulumi.onprem.yaml` is a commented example.",
     "",
-    "What the columns mean: a key without a default must be given, unless it says when it may be left out; times are in",
-    "seconds (`s`).",
+    'A key marked **required** must be set; one marked "required with ..." or "required unless ...", only in that case. Times',
+    "are in seconds (`s`).",
     "",
   ];
   const queue: Section[] = [{ path: "", schema: configSchema }];
@@ -60,11 +60,12 @@ function table(path: string, section: z.core.$ZodType, below: Section[], kind?: 
     const deeper = sectionBelow(full, inner);
     if (deeper !== undefined) below.push(deeper);
     const isKind = key === "kind" && kind !== undefined;
+    const shownDefault = defaultOf({ fallback, optional, words, isKind, isSection: deeper !== undefined });
     return row([
       `\`${key}\``,
       isKind ? `\`${kind}\`` : formOf(inner, deeper),
-      defaultOf({ fallback, optional, words, isKind, isSection: deeper !== undefined }),
-      isKind ? "Chooses this kind of check." : meaningOf(words, deeper),
+      shownDefault,
+      isKind ? "Chooses this kind of check." : meaningOf(words, shownDefault, deeper),
     ]);
   });
   return [row(["Key", "Value", "Default", "Meaning"]), row(["---", "---", "---", "---"]), ...rows];
@@ -109,8 +110,10 @@ function defaultOf({ fallback, optional, words, isKind, isSection }: DefaultOf):
   return words.unit === undefined ? shown : `${shown} ${words.unit}`;
 }
 
-function meaningOf(words: About, below: Section | undefined): string {
-  const unit = words.unit !== undefined && words.unit !== "s" ? `In ${words.unit}.` : undefined;
+function meaningOf(words: About, shownDefault: string, below: Section | undefined): string {
+  // A default such as `15` GB says the unit already.
+  const said = words.unit === undefined || words.unit === "s" || shownDefault.endsWith(` ${words.unit}`);
+  const unit = said ? undefined : `In ${words.unit}.`;
   const sentences = [
     words.text,
     unit,
@@ -123,8 +126,8 @@ function describeSecrets(): string[] {
   return [
     "## Secrets",
     "",
-    "Set with `pulumi config set --secret KEY`: the stack file then holds them encrypted. They reach neither a log nor the",
-    "state in clear.",
+    "Set them with `pulumi config set --secret KEY`: the stack file then holds them encrypted. They never appear in clear in a",
+    "log or in the state.",
     "",
     row(["Key", "Meaning"]),
     row(["---", "---"]),

@@ -45,16 +45,16 @@ export * from "./sections/vrrp";
 export const configSchema = section(
   {
     platform: choice(["hosts", "aws"], {
-      text: "Where the machines come from. hosts: the list in this file, reached over SSH. aws: EC2, made by this program (docs/aws.md).",
+      text: "Where the machines come from. hosts: the stack file lists them, and they are reached over SSH. aws: this program creates them on EC2 (docs/aws.md).",
     }),
     vip: address({
-      text: "The virtual address that clients use. It belongs to no machine; keepalived puts it on one director at a time. On aws it lies outside the VPC's range, since a route leads to it; with `aws.exposure: internet` it is a free address of `aws.network.publicCidr`.",
+      text: "The virtual IP address that clients use. It belongs to no machine: keepalived puts it on one director at a time. On aws it must lie outside the VPC's range, because a route leads to it; with `aws.exposure: internet` it is instead a free address of `aws.network.publicCidr`.",
     }),
     port: port({ text: "Port of the service, on the VIP and on every real server." }).default(7860),
     interface: networkInterface({
-      text: "Network interface that holds a machine's address and, on the directors, the VIP. A director may differ by an `interface` of its own.",
-      why: "It is written into keepalived.conf, so it must be known before a machine is asked.",
-      derived: "eth0; on aws ens5, as the images of Debian and Ubuntu call it",
+      text: "Network interface that holds a director's address and the VIP. A director can have an `interface` of its own.",
+      why: "It is written into keepalived.conf, so it must be known before any machine is contacted.",
+      derived: "eth0; on aws ens5, its name in Debian's and Ubuntu's images",
     }).optional(),
     ssh: sshSchema.prefault({}),
     directors: list(directorSchema, {
@@ -63,7 +63,7 @@ export const configSchema = section(
       required: "with platform hosts",
     }).optional(),
     realServers: list(realServerSchema, {
-      text: "The pool, at least one. The order matters to mh: both directors get it as written here.",
+      text: "The pool, with at least one real server. Their order matters to mh; both directors get the order written here.",
       form: "a list of real servers",
       required: "with platform hosts",
     }).optional(),
@@ -78,7 +78,7 @@ export const configSchema = section(
     monitoring: monitoringSchema.optional(),
     aws: awsSchema.optional(),
   },
-  { text: "Keys of a stack file, each under `cosyvoice-lvs:`." },
+  { text: "The top-level keys of a stack file, each with the prefix `cosyvoice-lvs:`." },
 );
 
 /** Every top-level key a stack may set, secrets included. */

@@ -22,10 +22,10 @@ function instanceType(words: About) {
 function image(fallback: string) {
   return text(
     (value) => /^ami-[0-9a-f]{8,17}$/.test(value) || /^(\/[A-Za-z0-9_.-]+){2,15}$/.test(value),
-    "an image (ami-...) or the name of an SSM parameter that has one (/aws/service/...)",
+    "an image (ami-...) or the name of an SSM parameter that holds one (/aws/service/...)",
     {
       text: "Image that new machines start from: an AMI, or an SSM parameter that names one. Debian 12 or Ubuntu 24.04.",
-      why: "A parameter is resolved once and then kept, so that a machine added in a year is like its neighbours. A machine that is there keeps its image, whatever this says: see docs/aws.md for how one is renewed.",
+      why: "A parameter is resolved once and the result kept, so that a machine added in a year is like its neighbours. A machine that exists keeps its image, whatever you set here: docs/aws.md says how to renew one.",
     },
   ).default(fallback);
 }
@@ -53,11 +53,11 @@ const zoneSchema = section(
       { text: "Availability zone." },
     ),
     cidr: cidr({
-      text: "Range of the cluster's subnet there. Of it the directors get the 11th and 12th address, real servers those from the 33rd on.",
-      why: "Machines have fixed addresses, so that a preview shows every file as it will be, and a new machine changes no other.",
+      text: "Range of the cluster's subnet in that zone. The directors get its 11th and 12th address (such as 10.20.0.10 and 10.20.0.11), real servers those from the 33rd (10.20.0.32) on.",
+      why: "Machines have fixed addresses, so that a preview shows every file as it will be and a new machine does not change the others.",
     }),
     subnetId: resourceId("subnet", {
-      text: "The subnet, where the VPC is a given one.",
+      text: "The existing subnet in that zone.",
       required: "with `aws.network.vpcId`",
     }).optional(),
   },
@@ -67,26 +67,26 @@ const zoneSchema = section(
 const networkSchema = section(
   {
     cidr: cidr({
-      text: "Range of the VPC: of the one that is made, or of the given one.",
-      why: "It is made of zones' ranges and must not overlap with networks that it is to be peered with.",
+      text: "Range of the VPC, whether the program creates it or `vpcId` names it.",
+      why: "It must contain the zones' ranges, and must not overlap with any network that you will peer it with.",
     }).default("10.20.0.0/16"),
     vpcId: resourceId("vpc", {
-      text: "A VPC that is there. The program then makes no subnets and no way out: its zones' subnets must lead to the internet (a NAT gateway) by themselves.",
-      derived: "a VPC is made",
+      text: "An existing VPC. The program then creates no subnets and no NAT gateway: the subnets of its zones must already have a route to the internet.",
+      derived: "the program creates a VPC",
     }).optional(),
     publicCidr: cidr({
-      text: "Range of the public subnet, in the first zone: the NAT gateway and the client that verifies, and with `aws.exposure: internet` the directors and the VIP.",
+      text: "Range of the public subnet, in the first zone. It holds the NAT gateway and the verifier and, with `aws.exposure: internet`, the directors and the VIP.",
       derived: "the last 256 addresses of `aws.network.cidr`",
     }).optional(),
     zones: list(zoneSchema, {
       form: "a list of one or two zones",
-      text: "Where the machines stand. One zone for DR and NAT, since DR needs all of them in one subnet; one or two for TUN: real servers take turns, each director has its own.",
+      text: "Availability zones of the machines. One zone for DR (which needs all machines in one subnet) and NAT, one or two for TUN: with two, each director has its own, and the real servers alternate between them.",
     }),
     clientRouteTables: list(resourceId("rtb", { text: "Id of a route table of the VPC." }), {
-      text: "Route tables, besides the program's own, whose subnets have clients: each gets a route to the VIP. Of the VPC of the cluster.",
+      text: "Other route tables of the cluster's VPC whose subnets have clients: each gets a route to the VIP. The program's own have one already.",
     }).default([]),
     flowLogs: flag({
-      text: "Whether the VPC's rejected connections are logged (CloudWatch, kept 30 days). Only for a VPC that is made.",
+      text: "Whether the VPC's rejected connections are logged (in CloudWatch, for 30 days). Only in a VPC that the program creates.",
     }).default(true),
   },
   { text: "The network." },
@@ -97,7 +97,7 @@ const realServersSchema = section(
     count: whole(1, 1000, {
       text: "Number of real servers: rs-1, rs-2 and so on.",
       unit: "machines",
-      why: "One more changes nothing but the directors' lists; one less takes the last one away, drained first.",
+      why: "Adding one changes nothing on other machines but their lists of real servers. Removing one drains the last real server, then deletes it.",
     }).default(3),
     instanceType: instanceType({
       text: "Instance type of the real servers.",
@@ -106,10 +106,13 @@ const realServersSchema = section(
     image: image(
       "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
     ),
-    disk: disk(100, "The image with its drivers takes most of 75, weights and two releases some 15."),
+    disk: disk(
+      100,
+      "The image with its drivers takes most of 75 GiB, weights and two releases about 15 GiB.",
+    ),
     spot: flag({
-      text: "Whether they are spot instances. AWS takes them back with two minutes' notice, and starts them again when there are some.",
-      why: "About a third of the price. A real server that goes is taken out of the pool like one that died.",
+      text: "Whether the real servers are spot instances. AWS takes them back with two minutes' notice and starts them again when it has capacity.",
+      why: "A spot instance costs about a third. When AWS takes a real server back, it leaves the pool like one that died.",
     }).default(false),
   },
   { text: "The GPU machines." },
@@ -119,24 +122,24 @@ const directorsSchema = section(
   {
     instanceType: instanceType({
       text: "Instance type of the two directors.",
-      why: "They see only what clients send. What counts is packets a second: larger types and network-optimised ones (c6in) have more.",
+      why: "The directors see only what clients send, so packets per second are what counts: larger and network-optimised types (c6in) have more.",
     }).default("c6i.large"),
     image: image("/aws/service/debian/release/12/latest/amd64"),
     disk: disk(20, "Logs and packages."),
   },
-  { text: "The two directors. They are on demand always." },
+  { text: "The two directors. They are always on-demand instances." },
 );
 
 const verifierSchema = section(
   {
     instanceType: instanceType({ text: "Its instance type." }).default("t3.micro"),
     sources: cidr({
-      text: "Addresses from which it asks, outside the VPC's range: a route leads back to it. At most 256.",
-      why: "mh and sh send one address to one real server, and every one of them shall be heard.",
+      text: "Addresses that it asks from, at most 256. They must lie outside the VPC's range, since a route leads them back to it.",
+      why: "mh and sh send one client address to one real server, so reaching every real server takes many addresses.",
     }).default("10.255.1.0/24"),
   },
   {
-    text: "The machine in another subnet from which every deployment is verified. Only in a VPC that is made.",
+    text: "The client machine, in another subnet, from which every deployment is verified. Only in a VPC that the program creates.",
   },
 );
 
@@ -144,11 +147,14 @@ const monitorSchema = section(
   {
     instanceType: instanceType({
       text: "Its instance type.",
-      why: "Prometheus takes some 3 kB of memory for each series, of which a real server has about 700.",
+      why: "Prometheus takes about 3 kB of memory per series, and a real server has about 700 series.",
     }).default("t3.small"),
-    disk: disk(30, "`monitoring.metrics.disk`, and 12 for everything else."),
+    disk: disk(
+      30,
+      "`monitoring.metrics.disk` (and `monitoring.logs.disk`, where logs are collected) plus 12 GB for everything else.",
+    ),
   },
-  { text: "The machine that watches the others, with a section `monitoring`; without one it is not made." },
+  { text: "The monitoring machine. It is created only with a section `monitoring`." },
 );
 
 const dnsSchema = section(
@@ -173,13 +179,13 @@ const alarmsSchema = section(
   {
     emails: list(
       text((value) => /^[^\s@]+@[^\s@]+\.[^\s@]+$/.test(value), "an e-mail address", {
-        text: "E-mail address. AWS asks it to confirm.",
+        text: "E-mail address. AWS sends it a request to confirm.",
       }),
-      { form: "a list of e-mail addresses", text: "Who is told." },
+      { form: "a list of e-mail addresses", text: "Who gets the alarms." },
     ),
   },
   {
-    text: "CloudWatch alarms: for machines whose status checks fail, and for directors whose packets AWS holds back because the instance type allows no more. What the cluster itself does is watched by its own monitoring.",
+    text: "CloudWatch alarms: for machines whose status checks fail, and for directors whose packets AWS queues or drops because the instance type allows no more. The cluster itself is watched by `monitoring`.",
   },
 );
 
@@ -194,16 +200,16 @@ export const awsSchema = section(
     region: text(
       (value) => /^[a-z]{2}(-[a-z]+)+-\d$/.test(value),
       "the name of an AWS region such as eu-central-1",
-      { text: "Region the machines are made in." },
+      { text: "Region of the machines." },
     ),
     exposure: choice(["vpc", "internet"], {
-      text: "Who reaches the VIP. vpc: clients in the VPC and what is connected to it. internet: everybody in `aws.clients`, by an Elastic IP; only with forwarding NAT.",
-      why: "What a real server sends itself does not pass the internet gateway with the VIP's address, so replies to the internet must go through the director, which puts its own address before the clients'.",
+      text: "Who can reach the VIP. vpc: clients in the VPC and in networks connected to it. internet: everybody in `aws.clients`, through an Elastic IP; only with forwarding NAT.",
+      why: "The internet gateway drops what a real server sends with the VIP as its source, so replies to the internet must go through the director. The director therefore replaces the clients' addresses with its own.",
     }).default("vpc"),
     network: networkSchema,
-    clients: ranges({ text: "Who may use the service, by address." }),
+    clients: ranges({ text: "Addresses that may use the service." }),
     admins: ranges({
-      text: "Who may log in to the directors over SSH, which are the jump hosts to all other machines: this computer's address among them. All public (the directors get an Elastic IP) or all private (you come by VPN or peering).",
+      text: "Addresses that may log in over SSH to the directors, which are the jump hosts to all other machines. This computer's must be among them. Either all public (the directors get Elastic IPs) or all private (you come by VPN or peering).",
     }),
     realServers: realServersSchema.prefault({}),
     directors: directorsSchema.prefault({}),
@@ -212,7 +218,7 @@ export const awsSchema = section(
     dns: dnsSchema.optional(),
     alarms: alarmsSchema.optional(),
   },
-  { text: "What the platform aws makes. docs/aws.md goes through it." },
+  { text: "What the platform aws creates. docs/aws.md walks through it." },
 );
 
 /** A zone with its subnet. */

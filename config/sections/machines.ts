@@ -9,18 +9,18 @@ export const machineSshSchema = section(
     }).optional(),
     port: port({ text: "Port of this machine's SSH server.", derived: "`ssh.port`" }).optional(),
   },
-  { text: "How this machine is reached, where it differs from the top-level `ssh`." },
+  { text: "How this machine is reached, where that differs from the top-level `ssh`." },
 );
 
 /** What is said of every machine, whatever its role. */
 export function machineShape(what: string) {
   return {
     name: machineName({
-      text: `Name of the ${what}. It is the machine's identity in the state, in logs and in \`scripts/cluster\`.`,
-      why: "A machine that keeps its name is changed in place; a new name is a new machine to the program.",
+      text: `Name of the ${what}. It identifies the machine in the state, in logs and in \`scripts/cluster\`.`,
+      why: "A machine that keeps its name is changed in place; a new name means a new machine.",
     }),
     address: address({
-      text: `Address of the ${what}: where it is configured over SSH and where the cluster's traffic goes.`,
+      text: `Address of the ${what}, for SSH and for the cluster's traffic.`,
     }),
     hostKey: hostKey(`the ${what}`).optional(),
     ssh: machineSshSchema.optional(),
@@ -37,8 +37,8 @@ export const directorSchema = section(
     ...machineShape("director"),
     interface: machineInterface,
     priority: whole(1, 254, {
-      text: "VRRP priority. The higher one takes the VIP when both start at the same moment.",
-      why: "255 is kept for the owner of an address, which a VIP has not.",
+      text: "VRRP priority. When both directors start at the same moment, the one with the higher priority takes the VIP.",
+      why: "255 is reserved for the owner of an address, and the VIP has no owner.",
       derived: "100 for the first director in the list, 90 for the second",
     }).optional(),
   },
@@ -50,7 +50,7 @@ export const realServerSchema = section(
     ...machineShape("real server"),
     weight: whole(1, 1000, {
       text: "Share of the traffic, relative to the other real servers.",
-      why: "A node with two GPUs of a kind where the others have one gets 2.",
+      why: "A real server with two GPUs gets 2 where the others have one GPU of the same kind.",
     }).default(1),
   },
   { text: "A real server: runs the speech service and answers clients itself." },

@@ -64,26 +64,26 @@ const receiverKinds = ["webhook", "email", "slack", "dingtalk", "wecom"] as cons
 
 const receiverSchema = section(
   {
-    name: receiverName({ text: "Name of the receiver, for `monitoring.routing` and for its secret." }),
+    name: receiverName({ text: "Name of the receiver, used in `monitoring.routing` and for its secret." }),
     kind: choice(receiverKinds, {
-      text: "What it is. webhook: Alertmanager's JSON is posted to a URL. email: by an SMTP server. slack: an incoming webhook. dingtalk and wecom: a group robot's webhook.",
+      text: "Kind of receiver. webhook: Alertmanager's JSON is posted to a URL. email: sent through an SMTP server. slack: an incoming webhook. dingtalk and wecom: the webhook of a group robot.",
     }),
     url: printable(2000, {
-      text: "URL of a webhook, where it is no secret. One with a token in it goes into the secret `receiverSecrets`.",
-      required: "for kind webhook, unless the secret has it",
+      text: "URL of the webhook, if it is not a secret. Put a URL that contains a token into the secret `receiverSecrets`.",
+      required: "for kind webhook, unless the secret holds it",
     }).optional(),
-    to: mailAddress({ text: "Who gets the mail.", required: "for kind email" }).optional(),
-    from: mailAddress({ text: "Its sender.", required: "for kind email" }).optional(),
+    to: mailAddress({ text: "Recipient of the mail.", required: "for kind email" }).optional(),
+    from: mailAddress({ text: "Sender of the mail.", required: "for kind email" }).optional(),
     server: mailServer({
-      text: "SMTP server. It has to offer STARTTLS.",
+      text: "SMTP server. It must offer STARTTLS.",
       required: "for kind email",
     }).optional(),
     user: printable(200, {
-      text: "User of the SMTP server; the password is the receiver's secret.",
-      derived: "none: the server takes mail without a login",
+      text: "User name for the SMTP server; the receiver's secret is the password.",
+      derived: "none: the server accepts mail without a login",
     }).optional(),
   },
-  { text: "Somebody who is told. Which other keys it takes depends on `kind`." },
+  { text: "A receiver of alerts. Which of the other keys it takes depends on `kind`." },
 );
 
 const routes = (words: About) =>
@@ -92,45 +92,45 @@ const routes = (words: About) =>
 export const monitoringSchema = section(
   {
     enabled: flag({
-      text: "Whether the cluster is watched. Off, everything that watches is taken from the machines again.",
+      text: "Whether the cluster is monitored. When you switch it off, everything installed for monitoring is removed from the machines.",
     }).default(true),
     name: machineName({
-      text: "Name of the machine that watches: one of its own, for what watches must not fail with what it watches.",
+      text: "Name of the monitoring machine. It must have no other role, so that it does not fail together with what it watches.",
       required: "when `enabled`, with platform hosts",
     }).optional(),
     address: address({
-      text: "Its address. It must be able to reach the VIP as a client does.",
+      text: "Address of the monitoring machine. It must be able to reach the VIP as a client does.",
       required: "when `enabled`, with platform hosts",
     }).optional(),
     hostKey: hostKey("the monitoring machine").optional(),
     ssh: machineSshSchema.optional(),
     adminNetworks: list(network({ text: "A network." }), {
-      text: "Networks from which Prometheus, Alertmanager and Grafana can be opened. The first two ask for a password only when the secret `monitoringPassword` is set.",
-      why: "None: they listen on the machine itself only, and `ssh -L 9090:127.0.0.1:9090 MACHINE` leads there.",
+      text: "Networks from which Prometheus, Alertmanager and Grafana can be opened. Prometheus and Alertmanager ask for a password only when the secret `monitoringPassword` is set.",
+      why: "With none, they listen on the loopback interface only; reach them with `ssh -L 9090:127.0.0.1:9090 MACHINE`.",
     }).default([]),
     metrics: section(
       {
         interval: whole(5, 120, {
-          text: "Time between two looks at every machine.",
+          text: "Time between two scrapes of every machine.",
           unit: "s",
-          why: "What happens in between is seen late; half of it doubles the disk that is needed.",
+          why: "A shorter interval shows changes sooner; half the interval needs twice the disk.",
         }).default(15),
-        retention: whole(1, 3650, { text: "How long measurements are kept.", unit: "days" }).default(30),
+        retention: whole(1, 3650, { text: "How long metrics are kept.", unit: "days" }).default(30),
         disk: whole(1, 100_000, {
-          text: "Disk that they may take; when it is used up the oldest go first. It must be enough for `retention`, and the machine must have it.",
+          text: "Disk space for metrics; when it is used up, the oldest are deleted first. It must be enough for `retention`, and the machine must have it.",
           unit: "GB",
         }).default(10),
       },
-      { text: "Measurements." },
+      { text: "Metrics." },
     ).prefault({}),
     logs: section(
       {
         enabled: flag({
-          text: "Whether the machines' logs are brought together (docs/monitoring.md says which). It takes a collector on every machine, and Loki on the one that watches.",
+          text: "Whether the machines' logs are collected in one place (docs/monitoring.md says which logs). This installs a collector on every machine, and Loki on the monitoring machine.",
         }).default(false),
         retention: whole(1, 3650, { text: "How long logs are kept.", unit: "days" }).default(14),
         disk: whole(1, 100_000, {
-          text: "Disk that they may take. What comes faster for long than fits is not taken in, and an alert says so.",
+          text: "Disk space for logs. It limits the rate at which logs are accepted: what exceeds `disk` per `retention` for long is rejected, and an alert says so.",
           unit: "GB",
         }).default(10),
       },
@@ -139,10 +139,10 @@ export const monitoringSchema = section(
     grafana: section(
       {
         enabled: flag({
-          text: "Whether the monitoring machine has Grafana, with the dashboards. Its user admin logs in with the secret `monitoringPassword`.",
+          text: "Whether the monitoring machine runs Grafana with the dashboards. Its user `admin` logs in with the secret `monitoringPassword`.",
         }).default(false),
       },
-      { text: "Pictures." },
+      { text: "Dashboards." },
     ).prefault({}),
     programs: programsSchema,
     ports: section(
@@ -150,39 +150,39 @@ export const monitoringSchema = section(
         prometheus: port({ text: "Prometheus, on the monitoring machine." }).default(9090),
         alertmanager: port({ text: "Alertmanager, on the monitoring machine." }).default(9093),
         nodeExporter: port({
-          text: "What a machine tells of itself, on every machine; open to the monitoring machine only.",
+          text: "The node exporter (metrics of the machine), on every machine; open to the monitoring machine only.",
         }).default(9100),
         grafana: port({ text: "Grafana, on the monitoring machine." }).default(3000),
         loki: port({
-          text: "Where logs go, on the monitoring machine; open to the cluster's machines only.",
+          text: "Loki, on the monitoring machine, where the collectors send logs; open to the cluster's machines only.",
         }).default(3100),
         collector: port({
-          text: "What the collector of logs tells of itself, on every machine; open to the monitoring machine only.",
+          text: "The log collector's metrics, on every machine; open to the monitoring machine only.",
         }).default(8888),
       },
       { text: "TCP ports." },
     ).prefault({}),
     receivers: list(receiverSchema, {
-      text: "Who is told of what is wrong.",
-      why: "None: alerts are seen in Alertmanager only, and a preview says so.",
+      text: "Receivers of alerts.",
+      why: "With none, alerts are seen in Alertmanager only, and a preview says so.",
     }).default([]),
     routing: section(
       {
         critical: routes({
-          text: "Who is told of what users notice, or will soon.",
+          text: "Receivers of alerts about what users notice, or soon will.",
           derived: "every receiver",
         }).optional(),
-        warning: routes({ text: "Who is told of all else.", derived: "every receiver" }).optional(),
+        warning: routes({ text: "Receivers of all other alerts.", derived: "every receiver" }).optional(),
         watchdog: routes({
-          text: "Who is told, every five minutes, that the way to here works: something that makes a noise when that stops coming.",
+          text: "Receivers that hear every five minutes that alerting works. Name a service that raises an alarm when this message stops coming.",
         }).default([]),
       },
       { text: "Which alert goes where." },
     ).prefault({}),
   },
   {
-    text: "Measurements, alerts and who gets them.",
-    derived: "nothing is watched, and a preview says so",
+    text: "Monitoring: metrics, logs, alerts and who receives them.",
+    derived: "nothing is monitored, and a preview says so",
   },
 );
 

@@ -38,12 +38,12 @@ function program({ what, url, sha256 }: Pin) {
         (value) => /^https?:\/\/[^\s"'\\$`]{1,2000}$/.test(value),
         'an address that starts with https:// or http://, without blanks, quotes, "$" and backslashes',
         {
-          text: "Where its machines fetch the archive, .tar.gz or .zip.",
-          why: "Machines that reach no internet fetch it from a server of yours.",
+          text: "URL from which the machines fetch the archive (.tar.gz or .zip).",
+          why: "Machines that cannot reach the internet can fetch it from a server of yours.",
         },
       ).default(url),
       sha256: text((value) => /^[0-9a-f]{64}$/.test(value), "64 hexadecimal digits, as sha256sum prints", {
-        text: "Checksum of the archive. One that has another is not unpacked.",
+        text: "SHA-256 checksum of the archive. An archive with another checksum is not unpacked.",
       }).default(sha256),
     },
     { text: `${what}.` },
@@ -53,5 +53,5 @@ function program({ what, url, sha256 }: Pin) {
 /** The section `monitoring.programs`. */
 export const programsSchema = section(
   { collector: program(pins.collector), loki: program(pins.loki), grafana: program(pins.grafana) },
-  { text: "What watches and is in no Debian package. Fetched only where it is switched on." },
+  { text: "Monitoring programs that Debian does not package. Each is fetched only where it is switched on." },
 ).prefault({});

@@ -7,7 +7,7 @@ const defaultMountOptions = "nfsvers=4.2,proto=tcp,softerr,timeo=50,retrans=3,no
 export const storageSchema = section(
   {
     name: machineName({
-      text: "Name of the machine that is made the NFS server. With it come `address` and the machine's other keys.",
+      text: "Name of the machine that becomes the NFS server. `address` and the machine's other keys go with it.",
       required: "unless `export` is given",
     }).optional(),
     address: address({
@@ -20,7 +20,7 @@ export const storageSchema = section(
       (value) => isPlainPath(value) && value.split("/").length > 2,
       "an absolute path at least two levels deep, such as /srv/cosyvoice/outputs, made of letters, digits and . _ - + = , @",
       {
-        text: "Directory on the storage machine that is exported. Its content is kept when the stack is destroyed.",
+        text: "Directory on the storage machine to export. Its content is kept when the stack is destroyed.",
         derived: "/srv/cosyvoice/outputs",
       },
     ).optional(),
@@ -35,7 +35,7 @@ export const storageSchema = section(
       },
       'an NFS export as "host:/path"',
       {
-        text: "An NFS export that is there already, for example of a storage appliance. It must admit every real server and let `service.uid` write.",
+        text: "An existing NFS export, for example of a storage appliance. It must admit every real server and let `service.uid` write.",
         required: "unless `name` and `address` are given",
       },
     ).optional(),
@@ -44,12 +44,12 @@ export const storageSchema = section(
       "mount options joined by commas, without spaces",
       {
         text: "NFS options of the mount on the real servers.",
-        why: "`softerr` makes a request fail with an error after about `timeo` (tenths of a second) x `retrans` when the storage is away: the service says so and goes on, instead of hanging in the kernel. `noexec,nosuid,nodev`: the share carries sound, not programs.",
+        why: "`softerr`: when the storage is unreachable, a request fails after about `timeo` (in tenths of a second) x `retrans`, and the service reports it and goes on instead of hanging in the kernel. `noexec,nosuid,nodev`: the share holds audio, not programs.",
       },
     ).default(defaultMountOptions),
   },
   {
-    text: "The share that is mounted on every real server at /root/CosyVoice/outputs: either a machine that is made an NFS server (`name`, `address`) or an export that is there (`export`).",
+    text: "The share that is mounted on every real server at /root/CosyVoice/outputs: either a machine that becomes an NFS server (`name`, `address`) or an existing export (`export`).",
     required: "with platform hosts",
   },
 );

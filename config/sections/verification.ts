@@ -3,14 +3,14 @@ import { list, printable, seconds, section } from "../leaves";
 import { type MachineConfig, machineShape } from "./machines";
 
 const clientSchema = section(machineShape("client"), {
-  text: "A machine from which the cluster is asked: on the directors' segment, and none of the others. It gets the verifier and nothing else.",
+  text: "A machine from which the cluster is tested: on the directors' segment, with no other role. Only the verifier is installed on it.",
   derived:
-    "the computer that deploys asks itself; it then needs a route to the VIP, and cannot see who answers ARP for it",
+    "none: the computer that deploys is the client; it then needs a route to the VIP, and can check who answers ARP for the VIP only as root on that segment",
 });
 
 export const verificationSchema = section(
   {
-    sentence: printable(500, { text: "What the cluster is asked to say." }).default(
+    sentence: printable(500, { text: "Sentence that the cluster is asked to speak." }).default(
       "The cluster is up, and every voice has been heard.",
     ),
     client: clientSchema.optional(),
@@ -20,15 +20,17 @@ export const verificationSchema = section(
         text: "An IPv4 address, or a range with both ends included.",
       }),
       {
-        text: "Addresses that the client machine holds and asks from, at most 256 in all.",
-        why: "mh and sh send one client address to one real server: seeing the whole pool takes many addresses. Ten per real server are enough.",
+        text: "Addresses that the client machine asks from, at most 256 in all. It must already have them.",
+        why: "mh and sh send one client address to one real server, so reaching the whole pool takes many addresses. Ten per real server are enough.",
       },
     ).default([]),
     timeout: seconds(5, 3600, {
-      text: "How long the whole verification may take before `up` fails with what is still missing.",
+      text: "How long the whole verification may take. After that `up` fails and says what is still missing.",
     }).default(120),
   },
-  { text: "The last step of a deployment: the cluster is asked through the VIP, and must answer." },
+  {
+    text: "The last step of a deployment: a client asks for sentences through the VIP. If they do not come, `up` fails.",
+  },
 );
 
 /** The machine from which a deployment is verified. */
