@@ -41,7 +41,7 @@ export function certificateMistakes(
   else if (privateKey !== undefined) {
     const weakness = weaknessOf(privateKey);
     if (weakness !== undefined)
-      ofKey(weakness, "make a key anew, such as: openssl ecparam -name prime256v1 -genkey -noout");
+      ofKey(weakness, "create a new key, such as with: openssl ecparam -name prime256v1 -genkey -noout");
   }
 
   const chain = certificate === undefined ? undefined : readChain(certificate);
@@ -52,20 +52,23 @@ export function certificateMistakes(
       ofKey("is not the key of the first certificate in tlsCertificate");
     if (serverName !== undefined && !isFor(leaf, serverName))
       ofCertificate(
-        `is for ${leaf.subjectAltName ?? "no name"}, and https.serverName is ${serverName}`,
-        "get a certificate for that name, or write a name that it is for",
+        `is for ${leaf.subjectAltName ?? "no name"}, but https.serverName is ${serverName}`,
+        "get a certificate for that name, or set https.serverName to a name that it is for",
       );
     for (const [index, one] of chain.entries()) {
       const what = index === 0 ? "the certificate" : `certificate ${index + 1} of the chain`;
       if (now > new Date(one.validTo))
         ofCertificate(`has expired: ${what} was valid until ${one.validTo}`, "renew it, then set it");
       if (now < new Date(one.validFrom))
-        ofCertificate(`is not valid yet: ${what} is from ${one.validFrom} on`, "wait, or correct this clock");
+        ofCertificate(
+          `is not valid yet: ${what} is valid from ${one.validFrom} on`,
+          "wait, or correct this computer's clock",
+        );
     }
     for (const [index, issuer] of issuers.entries()) {
       const issued = chain[index];
       if (issued !== undefined && !(issued.checkIssued(issuer) && issued.verify(issuer.publicKey)))
-        ofCertificate(`is no chain: certificate ${index + 2} did not issue the one before it`);
+        ofCertificate(`is not a chain: certificate ${index + 2} did not issue the one before it`);
     }
   }
   return mistakes;
@@ -86,7 +89,7 @@ export function pinOf(certificate: string): string {
 
 /** The key, or what is wrong with the text. */
 function readKey(text: string): KeyObject | string {
-  if (/ENCRYPTED/.test(text)) return "has a passphrase, and nobody would be there to type it";
+  if (/ENCRYPTED/.test(text)) return "has a passphrase, which nobody is there to type when nginx starts";
   try {
     return createPrivateKey(text);
   } catch {
@@ -98,20 +101,20 @@ function weaknessOf(key: KeyObject): string | undefined {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
   if (type === "rsa") {
     const bits = details?.modulusLength ?? 0;
-    return bits < 2048 ? `is an RSA key of ${bits} bits, and browsers want 2048 or more` : undefined;
+    return bits < 2048 ? `is an RSA key of ${bits} bits, but browsers require 2048 or more` : undefined;
   }
   if (type === "ec") {
     const curve = details?.namedCurve ?? "";
     return ["prime256v1", "secp384r1"].includes(curve)
       ? undefined
-      : `is a key on the curve ${curve}, and browsers know prime256v1 and secp384r1`;
+      : `is a key on the curve ${curve}, but browsers know only prime256v1 and secp384r1`;
   }
-  return `is a key of type ${type}, and browsers know RSA and ECDSA`;
+  return `is a key of type ${type}, but browsers know only RSA and ECDSA`;
 }
 
 /** The certificates, the server's first; or what is wrong with the text. */
 function readChain(text: string): [X509Certificate, ...X509Certificate[]] | string {
-  if (/PRIVATE KEY/.test(text)) return "has a private key in it, which is for tlsKey";
+  if (/PRIVATE KEY/.test(text)) return "contains a private key, which belongs in tlsKey";
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
   const chain: X509Certificate[] = [];
   for (const block of blocks) {

@@ -157,7 +157,7 @@ export function describeUnknownKey(
   if (elsewhere !== undefined && elsewhere !== pathText([...parent, key])) {
     return { message: `is not a key${where}`, fix: `did you mean ${elsewhere}?` };
   }
-  return { message: `is not a key${where}`, fix: `remove it; known here: ${here.join(", ")}` };
+  return { message: `is not a key${where}`, fix: `remove it; the keys known here are ${here.join(", ")}` };
 }
 
 function unionAt(path: Path, raw: unknown): z.core.$ZodType | undefined {

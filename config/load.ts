@@ -176,7 +176,7 @@ function formOf(issue: z.core.$ZodIssue, raw: Record<string, unknown>): string {
   if (issue.code === "invalid_key") return issue.issues[0]?.message ?? "a name";
   const schema = schemaAt(issue.path, raw);
   const keys = schema === undefined ? undefined : sectionKeys(schema);
-  if (keys !== undefined) return `a section with keys out of ${keys.join(", ")}`;
+  if (keys !== undefined) return `a section with any of the keys ${keys.join(", ")}`;
   const words = schema === undefined ? undefined : about.get(schema);
   return words?.form ?? issue.message;
 }

@@ -82,7 +82,7 @@ function checkSecrets(draft: Draft, report: Report): void {
   const { secrets, vrrp, ssh } = draft;
   const set = "run: pulumi config set --secret vrrpPassword (1 to 8 letters, digits or . _ - + = / , :)";
   if (vrrp?.authentication === "PASS" && !secrets.vrrpPassword) {
-    report(["vrrpPassword"], "is not set, and vrrp.authentication is PASS", set);
+    report(["vrrpPassword"], "is not set, but vrrp.authentication is PASS", set);
   }
   if (secrets.vrrpPassword && vrrp?.authentication === "none") {
     report(
@@ -94,11 +94,11 @@ function checkSecrets(draft: Draft, report: Report): void {
   }
   const password = secrets.vrrpPasswordText;
   if (password !== undefined && (password.length > 8 || password.length === 0)) {
-    report(["vrrpPassword"], `has ${password.length} characters, and VRRP takes 1 to 8`, set, "(a secret)");
+    report(["vrrpPassword"], `has ${password.length} characters, but VRRP takes 1 to 8`, set, "(a secret)");
   } else if (password !== undefined && !/^[A-Za-z0-9._+=/,:-]+$/.test(password)) {
     report(
       ["vrrpPassword"],
-      "has characters that keepalived.conf gives a meaning of their own",
+      "has characters that have a special meaning in keepalived.conf",
       set,
       "(a secret)",
     );
@@ -110,12 +110,16 @@ function checkSecrets(draft: Draft, report: Report): void {
   ) {
     report(
       ["peerKey"],
-      "is not one key of 32 to 128 letters, digits or . _ + / = -, nor two with a comma between them",
+      "is neither one key of 32 to 128 letters, digits or . _ + / = - nor two such keys separated by a comma",
       "run: openssl rand -hex 32 | pulumi config set --secret peerKey",
       "(a secret)",
     );
   }
   if (secrets.sshPrivateKey && ssh?.privateKeyFile !== undefined) {
-    report(["ssh", "privateKeyFile"], "is given, and the secret sshPrivateKey too", "keep one of them");
+    report(
+      ["ssh", "privateKeyFile"],
+      "is given, and the secret sshPrivateKey is set too",
+      "keep only one of them",
+    );
   }
 }

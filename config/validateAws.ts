@@ -93,7 +93,7 @@ function checkForeignKeys(draft: Draft, report: Report): void {
     if (ssh?.[key] !== undefined) {
       report(
         ["ssh", key],
-        "is given, but on the platform aws the program makes all keys, and the directors are the jump hosts",
+        "is given, but on the platform aws the program creates all keys, and the directors are the jump hosts",
         "remove it",
       );
     }
@@ -101,7 +101,7 @@ function checkForeignKeys(draft: Draft, report: Report): void {
   if (secrets.sshPrivateKey) {
     report(
       ["sshPrivateKey"],
-      "is set, but on the platform aws the program makes the login key",
+      "is set, but on the platform aws the program creates the login key",
       "run: pulumi config rm sshPrivateKey",
       "(a secret)",
     );
@@ -109,25 +109,25 @@ function checkForeignKeys(draft: Draft, report: Report): void {
   if (verification?.client !== undefined) {
     report(
       ["verification", "client"],
-      "is given, but the platform aws makes its machines itself",
+      "is given, but the platform aws creates its machines itself",
       "remove it, and write aws.verifier: {}",
     );
   }
   if ((verification?.sourceAddresses?.length ?? 0) > 0) {
     report(
       ["verification", "sourceAddresses"],
-      "is given, but on the platform aws they follow from aws.verifier.sources",
+      "is given, but on the platform aws the addresses come from aws.verifier.sources",
       "remove it",
     );
   }
   if (vrrp?.unicast === false) {
-    report(["vrrp", "unicast"], "is false, and a VPC has no multicast", "remove it: unicast is the default");
+    report(["vrrp", "unicast"], "is false, but a VPC has no multicast", "remove it: unicast is the default");
   }
   if (loadBalancer?.connectionSync === true) {
     report(
       ["loadBalancer", "connectionSync"],
-      "needs multicast, which a VPC has not",
-      "leave it out; mh and sh need none",
+      "is true, but needs multicast, which a VPC does not have",
+      "leave it out; mh and sh do not need it",
     );
   }
 }
@@ -139,7 +139,7 @@ function checkExposure({ loadBalancer, service, firewall }: Draft, aws: RawAws, 
   if (aws.exposure === "internet" && forwarding !== undefined && forwarding !== "NAT") {
     report(
       ["loadBalancer", "forwarding"],
-      `is ${forwarding}, and with aws.exposure: internet the replies of the real servers, sent with the VIP's address, are dropped at the internet gateway`,
+      `is ${forwarding}, but with aws.exposure: internet the internet gateway drops the replies that real servers send with the VIP as their source`,
       "set it to NAT: replies then go through the director",
     );
   }
@@ -147,22 +147,22 @@ function checkExposure({ loadBalancer, service, firewall }: Draft, aws: RawAws, 
   if (zones !== undefined && (zones.length === 0 || zones.length > 2)) {
     report(
       ["aws", "network", "zones"],
-      `has ${zones.length} entries, and it takes one or two`,
+      `has ${zones.length} entries, but must have one or two`,
       "list one zone, or two with forwarding TUN",
     );
   } else if (zones?.length === 2 && forwarding !== undefined && forwarding !== "TUN") {
     report(
       ["aws", "network", "zones"],
       forwarding === "DR"
-        ? "has two zones, and DR rewrites MAC addresses, which works inside one subnet only"
-        : "has two zones, which only TUN is built for",
+        ? "has two zones, but DR rewrites MAC addresses, which works within one subnet only"
+        : "has two zones, which only TUN supports",
       "list one zone, or set loadBalancer.forwarding to TUN",
     );
   }
   if (firewall?.enabled) {
     report(
       ["firewall", "enabled"],
-      "is true, and on aws the security groups let through what is needed and nothing else",
+      "is true, but on aws the security groups already let through only what is needed",
       "leave it out",
     );
   }
@@ -186,7 +186,7 @@ function checkNetwork(aws: RawAws, report: Report): void {
   if (vpc !== undefined && (vpc.prefix < 16 || vpc.prefix > 26)) {
     report(
       at("cidr"),
-      `is a /${vpc.prefix}, and a VPC is a /16 to a /28, of which this program needs a /26`,
+      `is a /${vpc.prefix}, but a VPC can be a /16 to a /28, and this program needs a /26 or larger`,
       "write a range such as 10.20.0.0/16",
     );
   }
@@ -195,29 +195,29 @@ function checkNetwork(aws: RawAws, report: Report): void {
     if (network.clientRouteTables?.length === 0) {
       report(
         at("clientRouteTables"),
-        "is empty, and a given VPC has no route tables of this program's: nobody would find the VIP",
+        "is empty, but in an existing VPC the program has no route tables of its own: no client would find the VIP",
         "list the route tables of the subnets with clients",
       );
     }
     if (aws.exposure === "internet") {
       report(
         at("vpcId"),
-        "is given together with exposure: internet, which is only built for a VPC of its own",
+        "is given together with aws.exposure: internet, which works only in a VPC that the program creates",
         "remove it, or set aws.exposure to vpc",
       );
     }
     if (network.publicCidr !== undefined) {
       report(
         at("publicCidr"),
-        "is given together with vpcId, and in a given VPC no subnet is made",
+        "is given together with vpcId, but the program creates no subnets in an existing VPC",
         "remove one of them",
       );
     }
     if (aws.verifier !== undefined) {
       report(
         ["aws", "verifier"],
-        "is given together with network.vpcId, and needs a subnet that is not made there",
-        "remove it; scripts/cluster prove asks from the director that stands by",
+        "is given together with aws.network.vpcId, but needs a subnet, which the program does not create in an existing VPC",
+        "remove it; scripts/cluster prove asks from the standby director",
       );
     }
   }
@@ -226,7 +226,7 @@ function checkNetwork(aws: RawAws, report: Report): void {
   const open = given ? undefined : publicRange(aws);
   if (vpc !== undefined && open !== undefined) {
     if (!contains(vpc, open.range))
-      report(at("publicCidr"), `lies outside the VPC, ${network.cidr}`, "write a part of it");
+      report(at("publicCidr"), `lies outside the VPC's range, ${network.cidr}`, "write a part of that range");
     else if (open.range.prefix > 27) report(at("publicCidr"), "is too small", "write a /27 or larger");
     taken.push({ what: `the public subnet, ${open.text}`, range: open.range });
   }
@@ -239,28 +239,36 @@ function checkNetwork(aws: RawAws, report: Report): void {
       region !== undefined &&
       !(name.startsWith(region) && name.length === region.length + 1)
     ) {
-      report(at("zones", index, "name"), `is not a zone of ${region}`, `write ${region}a or another letter`);
+      report(
+        at("zones", index, "name"),
+        `is not a zone of ${region}`,
+        `write ${region}a or another zone of the region`,
+      );
     }
     if (name !== undefined && network.zones?.slice(0, index).some((other) => other?.name === name)) {
-      report(at("zones", index, "name"), "is listed before", "list two different zones");
+      report(at("zones", index, "name"), "is listed already", "list two different zones");
     }
     if (given && subnetId === undefined) {
       report(
         at("zones", index, "subnetId"),
-        "is missing, and the VPC is a given one",
+        "is missing, but aws.network.vpcId names an existing VPC",
         "write the id of the subnet in that zone",
       );
     } else if (!given && subnetId !== undefined) {
       report(
         at("zones", index, "subnetId"),
-        "is given, and network.vpcId is not",
+        "is given, but aws.network.vpcId is not",
         "write the VPC's id too, or remove it",
       );
     }
     const range = parseCidr(zone.cidr ?? "");
     if (range === undefined) return;
     if (vpc !== undefined && !contains(vpc, range)) {
-      report(at("zones", index, "cidr"), `lies outside the VPC, ${network.cidr}`, "write a part of it");
+      report(
+        at("zones", index, "cidr"),
+        `lies outside the VPC's range, ${network.cidr}`,
+        "write a part of that range",
+      );
     }
     const clash = taken.find((other) => overlap(other.range, range));
     if (clash !== undefined) {
@@ -297,7 +305,7 @@ function checkVip({ vip }: Draft, aws: RawAws, report: Report): void {
     if (vpc !== undefined && overlap(vpc, sources)) {
       report(
         path,
-        `overlaps with the VPC, ${aws.network?.cidr}, and a route cannot lead there`,
+        `overlaps with the VPC's range, ${aws.network?.cidr}, inside which no route can lead to the verifier`,
         "write a range outside it, such as 10.255.1.0/24",
       );
     }
@@ -309,7 +317,7 @@ function checkVip({ vip }: Draft, aws: RawAws, report: Report): void {
   if (aws.exposure === "vpc" && contains(vpc, address)) {
     report(
       ["vip"],
-      `lies in the VPC's range, ${aws.network?.cidr}: there no route can lead it to a director`,
+      `lies in the VPC's range, ${aws.network?.cidr}, inside which no route can lead to a director`,
       "write an address outside every range of the VPC, such as 10.255.0.100",
     );
   }
@@ -318,7 +326,7 @@ function checkVip({ vip }: Draft, aws: RawAws, report: Report): void {
   if (!contains(open.range, address)) {
     report(
       ["vip"],
-      `lies outside the public subnet, ${open.text}: with exposure internet it is one of its addresses, which moves between the directors`,
+      `lies outside the public subnet, ${open.text}: with aws.exposure: internet the VIP is an address of that subnet, which moves between the directors`,
       `write a free one, such as ${formatIPv4(open.range.first + 15)}`,
     );
     return;
@@ -333,7 +341,7 @@ function checkVip({ vip }: Draft, aws: RawAws, report: Report): void {
   else if (address < open.range.first + 4 || address === open.range.last) {
     report(
       ["vip"],
-      "is one of the five addresses of a subnet that AWS keeps",
+      "is one of the five addresses that AWS reserves in every subnet",
       `write a free one, such as ${formatIPv4(open.range.first + 15)}`,
     );
   }
@@ -350,7 +358,7 @@ function checkPeople(aws: RawAws, report: Report): void {
     if (range !== undefined && range.prefix === 0 && aws.exposure === "vpc") {
       report(
         ["aws", "clients", index],
-        "is everybody, and with exposure: vpc nobody but the VPC and its neighbours gets there",
+        "is everybody, but with aws.exposure: vpc only the VPC and the networks connected to it can reach the VIP",
         `write their ranges, such as ${aws.network?.cidr ?? "10.20.0.0/16"}`,
       );
     }
@@ -378,14 +386,14 @@ function checkPeople(aws: RawAws, report: Report): void {
   if (kinds.includes("private") && kinds.includes("public")) {
     report(
       ["aws", "admins"],
-      "has public and private ranges, and a director has one way back",
+      "has public and private ranges, but a director can reply only one way",
       "write only public ones, or only private ones",
     );
   }
   if (kinds.includes("public") && aws.network?.vpcId !== undefined) {
     report(
       ["aws", "admins"],
-      "has public ranges, and a given VPC gets no route to the internet from this program",
+      "has public ranges, but this program adds no route to the internet to an existing VPC",
       "come by VPN or peering and write private ranges, or remove aws.network.vpcId",
     );
   }
@@ -407,7 +415,7 @@ function checkMachines(draft: Draft, aws: RawAws, report: Report): void {
     if (type !== undefined && arm.test(type)) {
       report(
         path,
-        "has an ARM processor, and the images are for x86-64",
+        "has an ARM processor, but the images are for x86-64",
         "write a type without the g, such as c6i.large",
       );
     }
@@ -423,7 +431,7 @@ function checkMachines(draft: Draft, aws: RawAws, report: Report): void {
   ) {
     report(
       ["aws", "verifier"],
-      `asks from at most ${maxExpandedAddresses} addresses, by which ${scheduler} does not lead to each of ${count} real servers`,
+      `asks from at most ${maxExpandedAddresses} addresses, with which ${scheduler} may not reach each of ${count} real servers`,
       `remove it (scripts/cluster prove asks without it), or have at most ${heard} real servers`,
     );
   }

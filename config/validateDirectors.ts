@@ -13,21 +13,21 @@ export function checkLoadBalancer(draft: Draft, report: Report): void {
     if (scheduler !== undefined && scheduler !== "wlc" && scheduler !== "wrr") {
       report(
         at,
-        `does nothing for clients with the scheduler ${scheduler}, and makes its table flap`,
+        `has no use with the scheduler ${scheduler}: it would only make its table flap`,
         "use the scheduler wlc or wrr, or leave agentWeights out",
       );
     }
     if (quorum !== undefined && quorum > 1) {
       report(
         at,
-        `makes the sum of weights say nothing about health, which quorum: ${quorum} asks for`,
-        "leave quorum out, or agentWeights",
+        `changes the sum of the weights, by which quorum: ${quorum} judges the pool's health`,
+        "leave out quorum or agentWeights",
       );
     }
     if (check?.kind !== undefined && check.kind !== "poller") {
       report(
         at,
-        `needs the poller to learn the queues, and check.kind is ${check.kind}`,
+        `needs the poller to learn the queues, but check.kind is ${check.kind}`,
         "use check.kind: poller, or leave agentWeights out",
       );
     }
@@ -48,7 +48,7 @@ export function checkLoadBalancer(draft: Draft, report: Report): void {
   ) {
     report(
       ["loadBalancer", "scheduler"],
-      "spreads the connections of one visitor over all real servers, while a session lives on one of them: with several real servers the page fails (session not found)",
+      "spreads the connections of one visitor over all real servers, but a session lives on one of them: with several real servers the page fails (session not found)",
       "let the real servers pass sessions on (service.peers with check.kind: poller, and run: pulumi config set --secret peerKey), set loadBalancer.persistence to 300, or use the scheduler mh",
     );
   }
@@ -87,7 +87,7 @@ export function checkLoadBalancer(draft: Draft, report: Report): void {
     ) {
       report(
         [...at, "port"],
-        `differs from port, and ${forwarding} cannot rewrite a port`,
+        `differs from port, but ${forwarding} cannot rewrite ports`,
         "leave it out, or use forwarding NAT",
       );
     }
@@ -99,7 +99,7 @@ export function checkLoadBalancer(draft: Draft, report: Report): void {
     if (quorum > sum) {
       report(
         ["loadBalancer", "quorum"],
-        `can never be reached: the weights of all real servers sum up to ${sum}`,
+        `can never be reached: the weights of all real servers add up to ${sum}`,
         `write a number from 1 to ${sum}`,
       );
     }
@@ -115,7 +115,7 @@ function checkTimes(check: NonNullable<Draft["loadBalancer"]>["check"], report: 
     if (timeout > interval * failures) {
       report(
         [...at, "timeout"],
-        `is longer than ${failures} x ${interval} s, in which a real server is to be found dead`,
+        `is longer than ${failures} x ${interval} s (failures x interval), after which a real server is to count as dead`,
         `write at most ${interval * failures}, or raise interval or failures`,
       );
     }
@@ -124,7 +124,7 @@ function checkTimes(check: NonNullable<Draft["loadBalancer"]>["check"], report: 
       report(
         [...at, "timeout"],
         `is longer than delayLoop (${check.delayLoop} s)`,
-        "a check must end before the next one starts: lower it",
+        `write at most ${check.delayLoop}: a check must end before the next one starts`,
       );
     }
   } else if (check?.kind === "tcp" || check?.kind === "http") {
@@ -136,7 +136,7 @@ function checkTimes(check: NonNullable<Draft["loadBalancer"]>["check"], report: 
       report(
         [...at, "connectTimeout"],
         `is longer than delayLoop (${check.delayLoop} s)`,
-        "a check must end before the next one starts: lower it",
+        `write at most ${check.delayLoop}: a check must end before the next one starts`,
       );
     }
   }
@@ -160,14 +160,14 @@ export function checkVrrp(draft: Draft, report: Report): void {
   if (version === 2 && advertInterval !== undefined && !Number.isInteger(advertInterval)) {
     report(
       ["vrrp", "advertInterval"],
-      "is not a whole second, and VRRP version 2 knows no other",
+      "is not in whole seconds, which VRRP version 2 requires",
       "write 1, or use version 3",
     );
   }
   if (version === 3 && advertInterval !== undefined && advertInterval > 40) {
     report(
       ["vrrp", "advertInterval"],
-      "is more than VRRP version 3 can say (40 s)",
+      "is more than VRRP version 3 allows (40 s)",
       "write 40 or less: 0.1 is usual",
     );
   }

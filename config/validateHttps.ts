@@ -25,13 +25,13 @@ export function checkHttps(draft: Draft, report: Report): void {
     report(
       ["loadBalancer", "sorryServer"],
       "stands in for the pool at `port`, which https.plainPort closes",
-      "leave it out, or leave plainPort open",
+      "leave sorryServer out, or set https.plainPort to open",
     );
   }
   if (https.hsts !== undefined && https.hsts > 0 && https.plainPort !== "closed") {
     report(
       ["https", "hsts"],
-      "makes browsers that have been here refuse the name without HTTPS, and plainPort is open",
+      "makes browsers refuse the name without HTTPS, but https.plainPort is open",
       "write 0, or set plainPort to closed",
     );
   }
@@ -40,7 +40,7 @@ export function checkHttps(draft: Draft, report: Report): void {
       if ((https[key] ?? 0) > 0)
         report(
           ["https", key],
-          "limits each client address, and with forwarding NAT all clients have the director's",
+          "limits each client address, but with forwarding NAT all clients have the director's",
           "leave it out, or use forwarding DR or TUN",
         );
     }
@@ -53,7 +53,7 @@ function checkNotNeeded(draft: Draft, report: Report): void {
     if (draft.secrets[secret])
       report(
         [secret],
-        "is set, and https.enabled is not true",
+        "is set, but https.enabled is not true",
         `set https.enabled to true, or run: pulumi config rm ${secret}`,
         "(a secret)",
       );
@@ -66,7 +66,7 @@ function checkCertificate({ https, secrets, now }: Draft, report: Report): void 
     for (const secret of given.filter((name) => secrets[name])) {
       report(
         [secret],
-        "is set, and https.certificate is selfSigned",
+        "is set, but https.certificate is selfSigned",
         `run: pulumi config rm ${secret}, or set https.certificate to config`,
         "(a secret)",
       );
@@ -77,7 +77,7 @@ function checkCertificate({ https, secrets, now }: Draft, report: Report): void 
   for (const secret of given.filter((name) => !secrets[name])) {
     report(
       [secret],
-      "is not set, and https.certificate is config",
+      "is not set, but https.certificate is config",
       `run: pulumi config set --secret ${secret} < ${secret === "tlsKey" ? "privkey.pem" : "fullchain.pem"}, or set https.certificate to selfSigned`,
     );
   }
@@ -93,7 +93,7 @@ function checkPorts(draft: Draft, report: Report): void {
     [111, "the port of rpcbind"],
     [2049, "the port of NFS"],
     [7861, "the port on which the directors give out turns"],
-    [DOOR_HEALTH_PORT, "the port on which nginx tells the directors that it lives"],
+    [DOOR_HEALTH_PORT, "the port on which nginx answers the directors' health checks"],
     ...(https?.redirect === false
       ? []
       : [[REDIRECT_PORT, "the port from which clients are sent to HTTPS"] as const]),
@@ -106,7 +106,7 @@ function checkPorts(draft: Draft, report: Report): void {
     report(["https", "port"], `is ${taken.get(https.port)}`, "write a port of its own: 443 is usual");
   }
   if (port !== undefined && port === https?.port) {
-    report(["https", "port"], "is the service's `port` as well", "write 443, and another one for `port`");
+    report(["https", "port"], "is also the service's `port`", "write 443, or give `port` another value");
   } else if (port === DOOR_HEALTH_PORT || (port === REDIRECT_PORT && https?.redirect !== false)) {
     report(["port"], `is ${taken.get(port)}`, "give the service a port of its own, such as 7860");
   }
@@ -125,12 +125,12 @@ function checkAccess({ https, secrets }: Draft, report: Report): void {
   if (keys?.some((key) => !/^[A-Za-z0-9._-]{20,128}$/.test(key)))
     report(
       ["apiKeys"],
-      "is not keys of 20 to 128 letters, digits or . _ - with commas between them",
+      "is not a list, separated by commas, of keys of 20 to 128 letters, digits or . _ -",
       set,
       "(a secret)",
     );
   else if (keys !== undefined && new Set(keys).size < keys.length)
-    report(["apiKeys"], "has one key twice", "name every key once", "(a secret)");
+    report(["apiKeys"], "has the same key twice", "list every key once", "(a secret)");
 
   const lines = secrets.httpUsersText?.trimEnd().split("\n");
   const wrong = lines?.findIndex(
@@ -147,20 +147,20 @@ function checkAccess({ https, secrets }: Draft, report: Report): void {
   if (wrong === -1 && costly !== undefined && costly >= 0)
     report(
       ["httpUsers"],
-      `has in line ${costly + 1} a hash that takes long to compute: nginx does so for every request, and all others wait for it`,
+      `has in line ${costly + 1} a hash that takes long to compute: nginx computes it for every request, and all other requests wait`,
       'make it with: openssl passwd -6 (a "$6$..."), or bcrypt of cost 10 or less',
       "(a secret)",
     );
   if (secrets.httpUsers && !secrets.apiKeys)
     report(
       ["apiKeys"],
-      "is not set, and httpUsers is: the deployment itself could not ask for a sentence at its end",
+      "is not set, but httpUsers is: the verification at the end of a deployment could not log in",
       set,
     );
   if ((secrets.apiKeys || secrets.httpUsers) && https?.plainPort === "open")
     report(
       ["https", "plainPort"],
-      "is open, where nobody is asked for a key, and apiKeys or httpUsers is set",
+      "is open, which lets everybody in without a key, but apiKeys or httpUsers is set",
       "set it to closed",
     );
 }

@@ -9,13 +9,13 @@ export function checkPlatform(draft: Draft, report: Report): void {
   const machineKeys = ["directors", "realServers", "storage"] as const;
   if (draft.platform === "aws") {
     if (draft.aws === undefined) {
-      report(["aws"], "is missing, and the platform is aws", "write a section aws with its region");
+      report(["aws"], "is missing, but the platform is aws", "write a section aws, as in Pulumi.prod.yaml");
     }
     for (const key of machineKeys) {
       if (draft[key] !== undefined) {
         report(
           [key],
-          "is given, but the platform aws makes its machines itself",
+          "is given, but the platform aws creates its machines itself",
           "remove it, or set platform to hosts",
         );
       }
@@ -33,7 +33,7 @@ export function checkPlatform(draft: Draft, report: Report): void {
   } else if (draft.directors.length !== 2) {
     report(
       ["directors"],
-      `has ${draft.directors.length} ${draft.directors.length === 1 ? "entry" : "entries"}, and it takes a pair`,
+      `has ${draft.directors.length} ${draft.directors.length === 1 ? "entry" : "entries"}, but must have two`,
       "list exactly two directors",
     );
   }
@@ -46,7 +46,7 @@ export function checkPlatform(draft: Draft, report: Report): void {
     report(
       ["storage"],
       "is missing",
-      "name a storage machine (name, address, hostKey) or an export that is there",
+      "name a storage machine (name, address, hostKey) or an existing export (export)",
     );
   }
 }
@@ -123,13 +123,13 @@ export function checkMachines(draft: Draft, report: Report): void {
   if (jumpHost === draft.vip) {
     report(
       path,
-      "is the VIP: which machine would answer there changes",
+      "is the VIP: which machine answers there can change",
       "jump through a machine that is not part of the cluster",
     );
   } else if (machine !== undefined) {
     report(
       path,
-      `is ${machine.what}: while that one is down, no machine could be reached`,
+      `is ${machine.what}: while it is down, no machine could be reached`,
       "jump through a machine that is not part of the cluster",
     );
   }
@@ -164,8 +164,8 @@ export function checkStorage(draft: Draft, report: Report): void {
       if (storage[key] !== undefined) {
         report(
           ["storage", key],
-          "is given together with an export, which is served by a machine that is not configured here",
-          "keep either export or the keys of a machine",
+          "is given together with export, but this program does not configure the machine behind an export",
+          "keep either export or the keys of the machine",
         );
       }
     }
@@ -183,7 +183,7 @@ export function checkStorage(draft: Draft, report: Report): void {
       report(
         ["storage", key],
         "is missing",
-        "name a storage machine (name and address), or give an export that is there",
+        "name a storage machine (name and address), or set export to an existing export",
       );
     }
   }

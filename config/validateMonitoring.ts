@@ -49,7 +49,7 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
         report(
           ["monitoring", key],
           "is missing",
-          "name a machine of its own (name and address), or set monitoring.enabled to false",
+          "name a machine with no other role (name and address), or set monitoring.enabled to false",
         );
       }
     }
@@ -59,8 +59,8 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
     if (monitoring[key] !== undefined) {
       report(
         ["monitoring", key],
-        "is given, but the platform aws makes its machines itself",
-        "remove it; aws.monitor says what machine it is",
+        "is given, but the platform aws creates its machines itself",
+        "remove it; aws.monitor describes the machine",
       );
     }
   }
@@ -69,8 +69,8 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
     if (text === undefined || (range !== undefined && isPrivate(range))) return;
     report(
       ["monitoring", "adminNetworks", index],
-      "is no range of private addresses, and on aws the machine that watches has no public one",
-      "remove it, and come through SSH: scripts/cluster ssh monitor; or write a range that is connected to the VPC, such as 10.0.0.0/8",
+      "is not a range of private addresses, but on aws the monitoring machine has no public address",
+      "remove it and use SSH (scripts/cluster ssh monitor), or write a range that is connected to the VPC, such as 10.0.0.0/8",
     );
   });
   const disk = draft.aws?.monitor?.disk;
@@ -81,7 +81,7 @@ function checkMachine(draft: Draft, monitoring: Monitoring, report: Report): voi
   if (disk < needed) {
     report(
       ["aws", "monitor", "disk"],
-      `is ${disk} GiB, and measurements${logs?.enabled === true ? " and logs" : ""} may take ${wanted} GB, beside which the system needs ${OTHER_DISK}`,
+      `is ${disk} GiB, but metrics${logs?.enabled === true ? " and logs" : ""} may take ${wanted} GB, and the system needs another ${OTHER_DISK}`,
       `write ${needed} or more, or a smaller monitoring.metrics.disk${logs?.enabled === true ? " and logs.disk" : ""}`,
     );
   }
@@ -118,7 +118,7 @@ function checkPorts(draft: Draft, { ports, ssh }: Monitoring, report: Report): v
     7861: "on which the directors give out turns",
     ...(https?.enabled === true
       ? {
-          [DOOR_HEALTH_PORT]: "on which nginx tells the directors that it lives",
+          [DOOR_HEALTH_PORT]: "on which nginx answers the directors' health checks",
           ...(https.redirect === false ? {} : { [REDIRECT_PORT]: "from which clients are sent to HTTPS" }),
           ...(https.port === undefined ? {} : { [https.port]: "of HTTPS" }),
         }
@@ -148,7 +148,7 @@ function checkPassword({ secrets }: Draft, { grafana }: Monitoring, report: Repo
   const { monitoringPassword: isSet, monitoringPasswordText: text } = secrets;
   if (!isSet) {
     if (grafana?.enabled === true)
-      report(["monitoringPassword"], "is not set, and monitoring.grafana.enabled is true", SET_PASSWORD);
+      report(["monitoringPassword"], "is not set, but monitoring.grafana.enabled is true", SET_PASSWORD);
     return;
   }
   // What is longer, bcrypt would not look at.
@@ -195,7 +195,7 @@ function checkReceivers(draft: Draft, monitoring: Monitoring, report: Report): v
   if (draft.secrets.receiverSecrets && given === undefined) {
     report(
       ["receiverSecrets"],
-      "is not a value for each receiver",
+      "does not have one value for each receiver",
       "run: pulumi config set --secret --path receiverSecrets.NAME VALUE",
       "(a secret)",
     );
@@ -204,7 +204,7 @@ function checkReceivers(draft: Draft, monitoring: Monitoring, report: Report): v
     if (names.has(name) || draft.refused.has("monitoring.receivers")) continue;
     report(
       ["receiverSecrets", name],
-      "is the secret of no receiver",
+      "is not the secret of any receiver",
       `run: pulumi config rm --path receiverSecrets.${name}, or add a receiver of that name`,
       "(a secret)",
     );
@@ -224,7 +224,7 @@ function checkReceiver(draft: Draft, receiver: Receiver, at: Path, report: Repor
       report([...at, key], `does nothing for a receiver of kind ${kind}`, instead);
     }
     if (receiver[key] === undefined && needs.includes(key)) {
-      report([...at, key], `is missing, and the kind is ${kind}`, "write it");
+      report([...at, key], `is missing, but a receiver of kind ${kind} needs it`, "write it");
     }
   }
   if (receiver.url !== undefined && kind === "webhook") {
@@ -249,33 +249,38 @@ function checkSecret(
   const set = `run: pulumi config set --secret --path receiverSecrets.${name} ${kind === "email" ? "PASSWORD" : "URL"}`;
   if (secret === undefined) {
     const needed = kind === "email" ? user : receiver.url === undefined;
-    if (needed) report(path, `is not set, and the receiver ${name} (${kind}) needs it`, set);
+    if (needed) report(path, `is not set, but the receiver ${name} (${kind}) needs it`, set);
     return;
   }
   if (typeof secret !== "string" || secret === "") {
-    report(path, "is not a text", set, "(a secret)");
+    report(path, "is empty or not a text", set, "(a secret)");
     return;
   }
   if (kind === "email") {
     if (!user)
-      report(path, "is a password without a user", "write the receiver's user as well", "(a secret)");
-    else if (!isOneLine(secret)) report(path, "is not one line", set, "(a secret)");
+      report(
+        path,
+        "is a password, but the receiver has no user",
+        "add user to the receiver, or remove the secret",
+        "(a secret)",
+      );
+    else if (!isOneLine(secret)) report(path, "is not a text on one line", set, "(a secret)");
     return;
   }
   if (kind === "webhook" && receiver.url !== undefined) {
-    report(path, "is set, and the receiver has a url too", "keep one of them", "(a secret)");
+    report(path, "is set, and the receiver has a url too", "keep only one of them", "(a secret)");
     return;
   }
   const [url = "", ...more] = secret.split(" ");
   const fault = faultOfUrl(url, kind === "webhook" ? ["http:", "https:"] : ["https:"]);
   if (fault !== undefined) report(path, `${fault} (its text is not shown)`, set, "(a secret)");
   else if (more.length > (kind === "dingtalk" ? 1 : 0) || more.some((word) => !/^[!-~]+$/.test(word)))
-    report(path, "has blanks where there are none in a URL", set, "(a secret)");
+    report(path, "has blanks, which a URL cannot contain", set, "(a secret)");
   else if (draft.platform === "aws" && new URL(url).port !== "") {
     report(
       path,
-      `is at port ${new URL(url).port}, and on aws the machine that watches reaches what is secret at 80 and 443 only`,
-      "let it listen there, or write it as the receiver's url, which opens its port",
+      `uses port ${new URL(url).port}, but on aws the monitoring machine reaches secret URLs at ports 80 and 443 only`,
+      "let it listen on one of these ports, or write it as the receiver's url, which opens its port",
       "(a secret)",
     );
   }
@@ -295,13 +300,13 @@ function faultOfUrl(value: string, schemes: readonly string[]): string | undefin
   if (/[\s"'\\\p{Cc}]/u.test(value)) return "has blanks, quotes or backslashes";
   // Node takes much for a URL, and means what others do not: who asks is a program in Go or Python.
   if (!/^(%[0-9A-Fa-f]{2}|[A-Za-z0-9._~:/?#[\]@!$&()*+,;=-])*$/.test(value))
-    return "has a character that stands in a URL only as % and two hexadecimal digits";
+    return "has a character that a URL may contain only as % and two hexadecimal digits";
   if (
     !/^[^/]*\/\/([A-Za-z0-9._~!$&()*+,;=:%-]*@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?([/?#]|$)/.test(
       value,
     )
   )
-    return "has no name or address between // and the next /";
+    return "has no host name or address after //";
   return undefined;
 }
 
@@ -315,8 +320,8 @@ function checkRouting({ receivers, routing }: Monitoring, report: Report): void 
       if (name === undefined || names.includes(name)) return;
       report(
         ["monitoring", "routing", severity, index],
-        `is the name of no receiver: ${known}`,
-        "write the name of one, or add it to monitoring.receivers",
+        `is not the name of a receiver: ${known}`,
+        "write the name of a receiver, or add this one to monitoring.receivers",
       );
     });
   }
@@ -327,8 +332,8 @@ function checkRouting({ receivers, routing }: Monitoring, report: Report): void 
     if (name === undefined || used.has(name)) return;
     report(
       ["monitoring", "receivers", index, "name"],
-      "is told of nothing",
-      "name it in monitoring.routing, or remove it",
+      "receives no alerts",
+      "name it in monitoring.routing, or remove the receiver",
     );
   });
 }
@@ -362,7 +367,7 @@ function checkRetention(draft: Draft, { metrics }: Monitoring, report: Report): 
   const days = Math.floor(disk / metricsSize(machines, realServers, interval, 1));
   report(
     ["monitoring", "metrics", "retention"],
-    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, and monitoring.metrics.disk is ${disk} GB`,
+    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, but monitoring.metrics.disk is ${disk} GB`,
     `set metrics.disk to ${needed}${days >= 1 ? `, or retention to at most ${days}` : ""}`,
   );
 }
@@ -382,7 +387,7 @@ function checkLogs(draft: Draft, { logs }: Monitoring, report: Report): void {
   const days = Math.floor(disk / daily);
   report(
     ["monitoring", "logs", "retention"],
-    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, and monitoring.logs.disk is ${disk} GB`,
+    `of ${retention} days takes about ${needed} GB with ${realServers} real servers, but monitoring.logs.disk is ${disk} GB`,
     `set logs.disk to ${needed}${days >= 1 ? `, or retention to at most ${days}` : ""}`,
   );
 }

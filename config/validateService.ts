@@ -37,8 +37,8 @@ export function checkService(draft: Draft, report: Report): void {
   if (service?.user === "root" || service?.user === "nobody") {
     report(
       ["service", "user"],
-      `is ${service.user}, which other things on the machine use`,
-      "name a user of its own, such as cosyvoice",
+      `is ${service.user}, which other programs on the machine use`,
+      "name a user that only the service uses, such as cosyvoice",
     );
   }
   const servers = draft.realServers?.length;
@@ -64,7 +64,7 @@ export function checkApp(draft: Draft, report: Report): void {
   if (source !== undefined && ref !== undefined && isPlainPath(source) && !isCommit(ref)) {
     report(
       ["app", "ref"],
-      "is the name of a commit, and app.source is a path: a checkout on each real server may have another one under it",
+      "is a branch or a tag, but app.source is a path: it may stand for another commit on each real server",
       "write the commit's 40 hexadecimal digits: git rev-parse HEAD in the checkout prints them",
     );
   }
@@ -84,7 +84,7 @@ export function checkApp(draft: Draft, report: Report): void {
     if (app[key] !== true || own) continue;
     report(
       ["app", key],
-      `is on, and app/engine/cosyvoice.txt has no ${what}`,
+      `is true, but app/engine/cosyvoice.txt has no ${what}`,
       "name a lock file that has it in app.requirements (docs/engine.md says how to make one), or leave it out",
     );
   }
@@ -93,7 +93,7 @@ export function checkApp(draft: Draft, report: Report): void {
   if (model.checksums === undefined && !draft.refused.has("app.model.checksums")) {
     report(
       ["app", "model", "checksums"],
-      "is missing, and the weights come from a directory: nobody states their hashes",
+      "is missing, but the weights come from a directory, for which no hub states hashes",
       "run sha256sum on the files where they come from, and name the file with its output",
     );
   }
@@ -101,7 +101,7 @@ export function checkApp(draft: Draft, report: Report): void {
     if (model[key] === undefined) continue;
     report(
       ["app", "model", key],
-      "is given, and the weights come from app.model.directory and no hub",
+      "is given, but the weights come from app.model.directory and not from a hub",
       "remove it, or app.model.directory",
     );
   }
@@ -134,13 +134,13 @@ export function checkVerification(draft: Draft, report: Report): void {
         "list addresses that only the client holds, each once",
       );
     }
-    for (const address of expansion.addresses) taken.set(address, "listed before");
+    for (const address of expansion.addresses) taken.set(address, "listed already");
   });
   if (total > maxExpandedAddresses) {
     report(
       ["verification", "sourceAddresses"],
       `names ${total} addresses, more than ${maxExpandedAddresses}`,
-      "ten per real server are enough",
+      "list fewer: ten per real server are enough",
     );
   }
   if (entries.length > 0 && verification?.client === undefined && !draft.refused.has("verification.client")) {

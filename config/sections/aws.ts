@@ -6,7 +6,7 @@ import { type About, choice, flag, list, section, text, whole } from "../leaves"
 function cidr(words: About) {
   return text(
     (value) => parseCidr(value) !== undefined,
-    "a range of addresses such as 10.20.0.0/16, which starts at its first address",
+    "a range of addresses such as 10.20.0.0/16, written with its first address",
     words,
   );
 }

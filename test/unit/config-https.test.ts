@@ -113,8 +113,8 @@ describe("HTTPS in the configuration", () => {
       "no secrets",
       () => ({ tlsCertificate: undefined, tlsKey: undefined }),
       [
-        "tlsCertificate is not set, and https.certificate is config",
-        "tlsKey is not set, and https.certificate is config",
+        "tlsCertificate is not set, but https.certificate is config",
+        "tlsKey is not set, but https.certificate is config",
       ],
     ],
     [
@@ -126,49 +126,49 @@ describe("HTTPS in the configuration", () => {
       "a name that it is not for",
       () => ({ https: { ...section, serverName: "elsewhere.example.org" } }),
       [
-        "tlsCertificate is for DNS:speech.example.org, DNS:*.speech.example.org, IP Address:192.168.1.100, and https.serverName is elsewhere.example.org",
+        "tlsCertificate is for DNS:speech.example.org, DNS:*.speech.example.org, IP Address:192.168.1.100, but https.serverName is elsewhere.example.org",
       ],
     ],
     [
       "an address that it is not for",
       () => ({ https: { ...section, serverName: "192.168.1.99" } }),
       [
-        "tlsCertificate is for DNS:speech.example.org, DNS:*.speech.example.org, IP Address:192.168.1.100, and https.serverName is 192.168.1.99",
+        "tlsCertificate is for DNS:speech.example.org, DNS:*.speech.example.org, IP Address:192.168.1.100, but https.serverName is 192.168.1.99",
       ],
     ],
     [
       "a chain by nobody in it",
       () => ({ tlsCertificate: text("leaf.pem") + text("other-ca.pem") }),
-      ["tlsCertificate is no chain: certificate 2 did not issue the one before it"],
+      ["tlsCertificate is not a chain: certificate 2 did not issue the one before it"],
     ],
     [
       "a chain the wrong way round",
       () => ({ tlsCertificate: text("ca.pem") + text("leaf.pem") }),
       [
-        "tlsCertificate is for no name, and https.serverName is speech.example.org",
-        "tlsCertificate is no chain: certificate 2 did not issue the one before it",
+        "tlsCertificate is for no name, but https.serverName is speech.example.org",
+        "tlsCertificate is not a chain: certificate 2 did not issue the one before it",
         "tlsKey is not the key of the first certificate in tlsCertificate",
       ],
     ],
     [
       "a short key",
       () => ({ tlsCertificate: text("short.pem"), tlsKey: text("short.key") }),
-      ["tlsKey is an RSA key of 1024 bits, and browsers want 2048 or more"],
+      ["tlsKey is an RSA key of 1024 bits, but browsers require 2048 or more"],
     ],
     [
       "a kind of key that browsers do not know",
       () => ({ tlsCertificate: text("ed25519.pem"), tlsKey: text("ed25519.key") }),
-      ["tlsKey is a key of type ed25519, and browsers know RSA and ECDSA"],
+      ["tlsKey is a key of type ed25519, but browsers know only RSA and ECDSA"],
     ],
     [
       "a curve that browsers do not know",
       () => ({ tlsCertificate: text("curve.pem"), tlsKey: text("curve.key") }),
-      ["tlsKey is a key on the curve secp521r1, and browsers know prime256v1 and secp384r1"],
+      ["tlsKey is a key on the curve secp521r1, but browsers know only prime256v1 and secp384r1"],
     ],
     [
       "a key with a passphrase",
       () => ({ tlsKey: text("locked.key") }),
-      ["tlsKey has a passphrase, and nobody would be there to type it"],
+      ["tlsKey has a passphrase, which nobody is there to type when nginx starts"],
     ],
     [
       "texts that are neither",
@@ -178,7 +178,7 @@ describe("HTTPS in the configuration", () => {
     [
       "a key in the certificate",
       () => ({ tlsCertificate: text("leaf.pem") + text("leaf.key") }),
-      ["tlsCertificate has a private key in it, which is for tlsKey"],
+      ["tlsCertificate contains a private key, which belongs in tlsKey"],
     ],
     [
       "half a certificate",
@@ -209,8 +209,8 @@ describe("HTTPS in the configuration", () => {
       "has expired: certificate 2 of the chain was valid until ...",
     ]);
     assert.deepEqual(at(-1), [
-      "is not valid yet: the certificate is from ...",
-      "is not valid yet: certificate 2 of the chain is from ...",
+      "is not valid yet: the certificate is valid from ...",
+      "is not valid yet: certificate 2 of the chain is valid from ...",
     ]);
   });
 
@@ -228,7 +228,7 @@ describe("HTTPS in the configuration", () => {
       {},
       ["https.serverName is not a DNS name in lower case such as speech.example.org, or an IPv4 address"],
     ],
-    ["the service's own port", { port: 7860 }, {}, ["https.port is the service's `port` as well"]],
+    ["the service's own port", { port: 7860 }, {}, ["https.port is also the service's `port`"]],
     [
       "the port of the redirect",
       { port: 80 },
@@ -251,14 +251,14 @@ describe("HTTPS in the configuration", () => {
       "HSTS beside an open plain port",
       { hsts: 60 },
       {},
-      ["https.hsts makes browsers that have been here refuse the name without HTTPS, and plainPort is open"],
+      ["https.hsts makes browsers refuse the name without HTTPS, but https.plainPort is open"],
     ],
     [
       "limits for each client behind NAT",
       { connections: 5 },
       { loadBalancer: { forwarding: "NAT" } },
       [
-        "https.connections limits each client address, and with forwarding NAT all clients have the director's",
+        "https.connections limits each client address, but with forwarding NAT all clients have the director's",
       ],
     ],
     [
@@ -271,20 +271,20 @@ describe("HTTPS in the configuration", () => {
       "keys beside an open plain port",
       {},
       { apiKeys: "a-made-up-key-for-nginx" },
-      ["https.plainPort is open, where nobody is asked for a key, and apiKeys or httpUsers is set"],
+      ["https.plainPort is open, which lets everybody in without a key, but apiKeys or httpUsers is set"],
     ],
     [
       "people and no key for the deployment",
       { plainPort: "closed" },
       { httpUsers: "a:$6$madeup$madeuphash" },
-      ["apiKeys is not set, and httpUsers is: the deployment itself could not ask for a sentence at its end"],
+      ["apiKeys is not set, but httpUsers is: the verification at the end of a deployment could not log in"],
     ],
     [
       "a short key and a password in clear",
       { plainPort: "closed" },
       { apiKeys: "short", httpUsers: "a:$6$madeup$madeuphash\nb:clear" },
       [
-        "apiKeys is not keys of 20 to 128 letters, digits or . _ - with commas between them",
+        "apiKeys is not a list, separated by commas, of keys of 20 to 128 letters, digits or . _ -",
         "httpUsers is not NAME:HASH in line 2",
       ],
     ],
@@ -295,7 +295,7 @@ describe("HTTPS in the configuration", () => {
           { plainPort: "closed" },
           { apiKeys: "a-made-up-key-for-nginx", httpUsers: `b:$2y$10$madeuphashmadeup\n${costly}` },
           [
-            "httpUsers has in line 2 a hash that takes long to compute: nginx does so for every request, and all others wait for it",
+            "httpUsers has in line 2 a hash that takes long to compute: nginx computes it for every request, and all other requests wait",
           ],
         ] as const,
     ),
@@ -303,21 +303,21 @@ describe("HTTPS in the configuration", () => {
       "a key that ends nginx's line",
       { plainPort: "closed" },
       { apiKeys: 'a-made-up-key-for-nginx" off; x "' },
-      ["apiKeys is not keys of 20 to 128 letters, digits or . _ - with commas between them"],
+      ["apiKeys is not a list, separated by commas, of keys of 20 to 128 letters, digits or . _ -"],
     ],
     [
       "one key twice",
       { plainPort: "closed" },
       { apiKeys: "a-made-up-key-for-nginx,a-made-up-key-for-nginx" },
-      ["apiKeys has one key twice"],
+      ["apiKeys has the same key twice"],
     ],
     [
       "secrets that nothing uses",
       { certificate: "selfSigned" },
       {},
       [
-        "tlsCertificate is set, and https.certificate is selfSigned",
-        "tlsKey is set, and https.certificate is selfSigned",
+        "tlsCertificate is set, but https.certificate is selfSigned",
+        "tlsKey is set, but https.certificate is selfSigned",
       ],
     ],
     [
@@ -325,8 +325,8 @@ describe("HTTPS in the configuration", () => {
       { enabled: false },
       {},
       [
-        "tlsCertificate is set, and https.enabled is not true",
-        "tlsKey is set, and https.enabled is not true",
+        "tlsCertificate is set, but https.enabled is not true",
+        "tlsKey is set, but https.enabled is not true",
       ],
     ],
   ] as readonly (readonly [string, RawOverrides, RawOverrides, readonly string[]])[]) {

@@ -25,7 +25,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       { ...rawCluster(), monitoring: { address: "192.168.1.30", hostKey: madeUpHostKey("m") } },
       "monitoring.name",
       /^is missing$/,
-      /a machine of its own/,
+      /a machine with no other role/,
     ],
     [
       "a machine that watches itself",
@@ -66,14 +66,14 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a receiver that nobody knows",
       withMonitoring({ receivers: [hook], routing: { critical: ["hok"] } }),
       "monitoring.routing.critical[0]",
-      /^is the name of no receiver: there are hook$/,
-      /add it to monitoring\.receivers/,
+      /^is not the name of a receiver: there are hook$/,
+      /add this one to monitoring\.receivers/,
     ],
     [
-      "a receiver that is told of nothing",
+      "a receiver that receives no alerts",
       withMonitoring({ receivers: [hook, mail], routing: { critical: ["hook"], warning: ["hook"] } }),
       "monitoring.receivers[1].name",
-      /^is told of nothing$/,
+      /^receives no alerts$/,
       /monitoring\.routing/,
     ],
     [
@@ -104,7 +104,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a URL whose host is lost on all but Node",
       withMonitoring({ receivers: [{ ...hook, url: "http:///example.org/" }] }),
       "monitoring.receivers[0].url",
-      /^has no name or address between \/\/ and the next \/$/,
+      /^has no host name or address after \/\/$/,
       /https:/,
     ],
     ...["http://example.org/{x}", "http://例.example.org/", "http://example.org/%zz"].map(
@@ -113,7 +113,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
           `a URL that none is, ${url}`,
           withMonitoring({ receivers: [{ ...hook, url }] }),
           "monitoring.receivers[0].url",
-          /^has a character that stands in a URL only as % and two hexadecimal digits$/,
+          /^has a character that a URL may contain only as % and two hexadecimal digits$/,
           /https:/,
         ] as [string, RawOverrides, string, RegExp, RegExp],
     ),
@@ -158,7 +158,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a mail without its server",
       withMonitoring({ receivers: [{ ...mail, server: undefined }] }),
       "monitoring.receivers[0].server",
-      /^is missing, and the kind is email$/,
+      /^is missing, but a receiver of kind email needs it$/,
       /write it/,
     ],
     [
@@ -175,7 +175,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a robot without its URL",
       withMonitoring({ receivers: [{ name: "robot", kind: "dingtalk" }] }),
       "receiverSecrets.robot",
-      /^is not set, and the receiver robot \(dingtalk\) needs it$/,
+      /^is not set, but the receiver robot \(dingtalk\) needs it$/,
       /--path receiverSecrets\.robot URL/,
     ],
     [
@@ -192,21 +192,21 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a user without a password",
       withMonitoring({ receivers: [{ ...mail, user: "lvs" }] }),
       "receiverSecrets.mail",
-      /^is not set, and the receiver mail \(email\) needs it$/,
+      /^is not set, but the receiver mail \(email\) needs it$/,
       /PASSWORD$/,
     ],
     [
       "a secret of nobody",
       withMonitoring({ receivers: [hook] }, { receiverSecrets: { other: "https://example.org/planted" } }),
       "receiverSecrets.other",
-      /^is the secret of no receiver$/,
+      /^is not the secret of any receiver$/,
       /config rm --path receiverSecrets\.other/,
     ],
     [
       "secrets that are one text",
       withMonitoring({ receivers: [hook] }, { receiverSecrets: "https://example.org/planted" }),
       "receiverSecrets",
-      /^is not a value for each receiver$/,
+      /^does not have one value for each receiver$/,
       /--path receiverSecrets\.NAME/,
     ],
     [
@@ -220,14 +220,14 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
       "a retention beyond the disk",
       withMonitoring({ metrics: { retention: 365, disk: 5 } }),
       "monitoring.metrics.retention",
-      /^of 365 days takes about \d+ GB with 3 real servers, and monitoring\.metrics\.disk is 5 GB$/,
+      /^of 365 days takes about \d+ GB with 3 real servers, but monitoring\.metrics\.disk is 5 GB$/,
       /^set metrics\.disk to \d+, or retention to at most \d+$/,
     ],
     [
       "logs for longer than the disk holds",
       withMonitoring({ logs: { enabled: true, retention: 3650 } }),
       "monitoring.logs.retention",
-      /^of 3650 days takes about \d+ GB with 3 real servers, and monitoring\.logs\.disk is 10 GB$/,
+      /^of 3650 days takes about \d+ GB with 3 real servers, but monitoring\.logs\.disk is 10 GB$/,
       /^set logs\.disk to \d+, or retention to at most \d+$/,
     ],
     [
@@ -247,7 +247,7 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
     ...[
       [443, "of HTTPS"],
       [80, "from which clients are sent to HTTPS"],
-      [7862, "on which nginx tells the directors that it lives"],
+      [7862, "on which nginx answers the directors' health checks"],
     ].map(
       ([collector, whose]) =>
         [
@@ -278,14 +278,14 @@ const badInputs: readonly [mistake: string, raw: RawOverrides, path: string, mes
         { receiverSecrets: { robot: "https://example.org/planted SEC\tplanted" } },
       ),
       "receiverSecrets.robot",
-      /^has blanks where there are none in a URL$/,
+      /^has blanks, which a URL cannot contain$/,
       /URL$/,
     ],
     [
       "Grafana without a password",
       withMonitoring({ grafana: { enabled: true } }),
       "monitoringPassword",
-      /^is not set, and monitoring\.grafana\.enabled is true$/,
+      /^is not set, but monitoring\.grafana\.enabled is true$/,
       /openssl rand -hex 16 \| pulumi config set --secret monitoringPassword$/,
     ],
     ...(["planted", "planted with blanks", 'planted"planted"', "planted".repeat(11)] as const).map(

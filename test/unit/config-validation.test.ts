@@ -123,7 +123,7 @@ const badInputs: readonly BadInput[] = [
     path: "loadBalancer.agentWeights",
     value: true,
     message: /quorum: 2/,
-    fix: /leave quorum out/,
+    fix: /leave out quorum/,
   },
   {
     mistake: "a deployment that may take everything out",
@@ -315,8 +315,8 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ sshPrivateKey: true, ssh: { privateKeyFile: "~/.ssh/id_ed25519" } }),
     path: "ssh.privateKeyFile",
     value: "~/.ssh/id_ed25519",
-    message: /sshPrivateKey too/,
-    fix: /keep one/,
+    message: /sshPrivateKey is set too/,
+    fix: /keep only one/,
   },
   {
     mistake: "a connect timeout above what is promised",
@@ -456,7 +456,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ ...classicArticle, vrrpPassword: "made#up" }),
     path: "vrrpPassword",
     value: "(a secret)",
-    message: /a meaning of their own$/,
+    message: /a special meaning in keepalived\.conf$/,
     fix: /letters, digits/,
   },
   {
@@ -480,7 +480,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ vrrp: { advertInterval: 41 } }),
     path: "vrrp.advertInterval",
     value: 41,
-    message: /more than VRRP version 3 can say/,
+    message: /more than VRRP version 3 allows/,
     fix: /40 or less/,
   },
   {
@@ -542,7 +542,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ peerKey }),
     path: "peerKey",
     value: "(a secret)",
-    message: /^is not one key of 32 to 128 letters/,
+    message: /^is neither one key of 32 to 128 letters/,
     fix: /openssl rand -hex 32 \| pulumi config set --secret peerKey/,
   })),
   {
@@ -566,7 +566,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ loadBalancer: { sorryServer: { address: "192.168.1.30", port: 80 } } }),
     path: "loadBalancer.sorryServer.port",
     value: 80,
-    message: /DR cannot rewrite a port/,
+    message: /DR cannot rewrite ports/,
     fix: /NAT/,
   },
   {
@@ -590,7 +590,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ loadBalancer: { quorum: 4 } }),
     path: "loadBalancer.quorum",
     value: 4,
-    message: /sum up to 3$/,
+    message: /add up to 3$/,
     fix: /from 1 to 3/,
   },
   {
@@ -607,7 +607,7 @@ const badInputs: readonly BadInput[] = [
     path: "loadBalancer.check.connectTimeout",
     value: 7,
     message: /longer than delayLoop \(6 s\)$/,
-    fix: /lower it/,
+    fix: /write at most 6/,
   },
   {
     mistake: "a script that may take longer than a round",
@@ -615,7 +615,7 @@ const badInputs: readonly BadInput[] = [
     path: "loadBalancer.check.timeout",
     value: 7,
     message: /longer than delayLoop/,
-    fix: /lower it/,
+    fix: /write at most 6/,
   },
   {
     mistake: "a script with arguments",
@@ -691,7 +691,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ storage: { export: "nas:/cosyvoice", name: "nas" } }),
     path: "storage.name",
     value: "nas",
-    message: /together with an export/,
+    message: /together with export/,
     fix: /keep either/,
   },
   {
@@ -741,7 +741,7 @@ const badInputs: readonly BadInput[] = [
     path: "service.user",
     value: "root",
     message: /^is root/,
-    fix: /user of its own/,
+    fix: /user that only the service uses/,
   },
   {
     mistake: "uid 0",
@@ -789,7 +789,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ app: { source: "/srv/CosyVoice", ref: "main" } }),
     path: "app.ref",
     value: "main",
-    message: /^is the name of a commit, and app\.source is a path/,
+    message: /^is a branch or a tag, but app\.source is a path/,
     fix: /git rev-parse HEAD/,
   },
   {
@@ -829,7 +829,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ app: { tensorrt: true } }),
     path: "app.tensorrt",
     value: true,
-    message: /^is on, and app\/engine\/cosyvoice\.txt has no TensorRT/,
+    message: /^is true, but app\/engine\/cosyvoice\.txt has no TensorRT/,
     fix: /app\.requirements .*docs\/engine\.md/,
   },
   {
@@ -837,7 +837,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ app: { vllm: true } }),
     path: "app.vllm",
     value: true,
-    message: /^is on, and app\/engine\/cosyvoice\.txt has no vLLM/,
+    message: /^is true, but app\/engine\/cosyvoice\.txt has no vLLM/,
     fix: /app\.requirements/,
   },
   {
@@ -869,7 +869,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ app: { model: { directory: "/srv/weights" } } }),
     path: "app.model.checksums",
     value: undefined,
-    message: /^is missing, and the weights come from a directory/,
+    message: /^is missing, but the weights come from a directory/,
     fix: /sha256sum/,
   },
   {
@@ -877,7 +877,7 @@ const badInputs: readonly BadInput[] = [
     raw: plus({ app: { model: { directory: "/srv/w", checksums: "w.sha256", revision: "v1" } } }),
     path: "app.model.revision",
     value: "v1",
-    message: /^is given, and the weights come from app\.model\.directory/,
+    message: /^is given, but the weights come from app\.model\.directory/,
     fix: /^remove it/,
   },
   {
@@ -887,7 +887,7 @@ const badInputs: readonly BadInput[] = [
     }),
     path: "app.model.endpoint",
     value: "https://hub.example.org",
-    message: /^is given, and the weights come from/,
+    message: /^is given, but the weights come from/,
     fix: /^remove it/,
   },
   {
@@ -980,7 +980,7 @@ const badInputs: readonly BadInput[] = [
     }),
     path: "verification.sourceAddresses[1]",
     value: "192.168.1.205",
-    message: /listed before$/,
+    message: /listed already$/,
     fix: /each once/,
   },
   {
@@ -1022,14 +1022,14 @@ const badInputs: readonly BadInput[] = [
     path: "aws",
     value: undefined,
     message: /^is missing/,
-    fix: /region/,
+    fix: /section aws/,
   },
   {
     mistake: "aws with a list of machines",
     raw: { ...rawAws(), realServers: [] },
     path: "realServers",
     value: [],
-    message: /makes its machines itself$/,
+    message: /creates its machines itself$/,
     fix: /remove it/,
   },
   {
@@ -1101,7 +1101,7 @@ describe("bad configurations", () => {
 
   it("lists the keys there are when nothing is near", () => {
     const problem = find(problemsOf(plus({ vrrp: { frobnicate: 1 } })), "vrrp.frobnicate");
-    assert.match(problem.fix, /^remove it; known here: virtualRouterId, version, /);
+    assert.match(problem.fix, /^remove it; the keys known here are virtualRouterId, version, /);
   });
 
   it("names all mistakes at once, those of values and those between values", () => {
@@ -1430,7 +1430,7 @@ describe("problems for the terminal", () => {
         "    found: 2049",
         "    fix:   give the service a port of its own, such as 7860",
         "",
-        "  loadBalancer.scheduler spreads the connections of one visitor over all real servers, while a session lives on one of them: with several real servers the page fails (session not found)",
+        "  loadBalancer.scheduler spreads the connections of one visitor over all real servers, but a session lives on one of them: with several real servers the page fails (session not found)",
         '    found: "rr"',
         "    fix:   let the real servers pass sessions on (service.peers with check.kind: poller, and run: pulumi config set --secret peerKey), set loadBalancer.persistence to 300, or use the scheduler mh",
         "",
