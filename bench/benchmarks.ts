@@ -67,7 +67,8 @@ function specs(clusters: Readonly<Record<string, ReturnType<typeof clusterSpec>>
 
 const throughput: Benchmark = {
   name: "throughput",
-  description: "requests, connections, latency and processor time: LVS, nginx and haproxy in the same place",
+  description:
+    "requests, connections, latency and processor time of LVS, nginx and haproxy in the same place",
   async run(context) {
     await context.machine.send(specs({ defaults3: clusterSpec("defaults", 3), nat3: clusterSpec("nat", 3) }));
     const [rounds, seconds] = context.quick ? [1, 2] : [4, 5];
@@ -80,7 +81,7 @@ const poolSize = 8;
 
 const outages: Benchmark = {
   name: "outages",
-  description: "what clients notice of director power-cuts, black-holed and wedged real servers",
+  description: "what clients notice when a director loses power, or a real server is black-holed or hangs",
   async run(context) {
     const [cuts, holes] = context.quick ? [3, 2] : [50, 32];
     const clusters = {
@@ -112,7 +113,7 @@ const outages: Benchmark = {
 
 const weights: Benchmark = {
   name: "weights",
-  description: "one slow real server: weights that follow the queues, and fixed ones",
+  description: "one slow real server: weights that follow the queues, compared with fixed weights",
   async run(context) {
     await context.machine.send(
       specs({ fixed: clusterSpec("fixed", 3), following: clusterSpec("following", 3) }),
@@ -148,7 +149,7 @@ const emulatedInterval = 2;
 const fleet: Benchmark = {
   name: "fleet",
   description:
-    "300 real servers: processor time of their health, how soon the pool follows, time of a reload",
+    "300 real servers: processor time of health checks, how soon the pool follows, time of a reload",
   async run(context) {
     const [size, few, died] = context.quick ? [60, 10, 20] : [fleetSize, fewSize, 100];
     const check = { kind: "poller", interval: emulatedInterval, timeout: emulatedInterval };
@@ -213,7 +214,7 @@ const calm: Benchmark = {
 
 const app: Benchmark = {
   name: "app",
-  description: "the speech app on one core: time, requests/s and memory of results that are there already",
+  description: "the speech app on one core: time, requests/s and memory for results that exist already",
   native: true,
   run(context) {
     const counts = context.quick
@@ -228,7 +229,7 @@ const app: Benchmark = {
 const peers: Benchmark = {
   name: "peers",
   description:
-    "how long 100 users behind one address wait on three nodes, beside one queue for three engines",
+    "how long 100 users behind one address wait on three real servers, compared with one queue for three engines",
   native: true,
   run(context) {
     const [rounds, ...seconds] = context.quick ? [1, 0.25] : [3, 2, 1, 0.5, 0.25, 0.1];

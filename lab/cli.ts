@@ -102,9 +102,7 @@ async function ssh(name: string, command: string[]): Promise<void> {
 }
 
 const program = new Command("scripts/lab")
-  .description(
-    "The cluster in a box: its machines in one virtual machine on this computer, and a stack on them.",
-  )
+  .description("The lab: a whole cluster in one virtual machine on this computer.")
   // Options behind a machine's name belong to the command that runs there.
   .enablePositionalOptions()
   .exitOverride()
@@ -112,23 +110,23 @@ const program = new Command("scripts/lab")
   .addHelpText(
     "after",
     `
-Exit status: 0 done, 1 it failed, 2 wrong call, 70 a mistake in this program.
-That of exec, ssh and pulumi is what they ran.
+Exit status: 0 done, 1 it failed, 2 usage error, 70 a bug in this program.
+exec, ssh and pulumi end with the exit status of what they ran.
 
 Examples:
-  scripts/lab up                                make it, or start it again, and deploy
-  scripts/lab status                            its machines, and where the service is
-  scripts/lab power-cut director-1              a fault
-  scripts/lab exec rs-1 -- ipvsadm -Ln          a command in a machine
+  scripts/lab up                                create it, or start it again, and deploy
+  scripts/lab status                            its machines, and the service's address
+  scripts/lab power-cut director-1              cause a fault
+  scripts/lab exec rs-1 -- ipvsadm -Ln          run a command in a machine
   scripts/lab pulumi preview --diff             what a change of Pulumi.lab.yaml would do
-  scripts/lab down                              its disk is kept`,
+  scripts/lab down                              stop it; its disk is kept`,
   );
 
 program
   .command("up")
-  .description("make or resume the lab, deploy the stack `lab` on it, print the URL")
-  .option("--no-deploy", "only the machines")
-  .option("--timings", "print a table of the steps' times at the end")
+  .description("create or start the lab, deploy the stack `lab` on it, and print the URL")
+  .option("--no-deploy", "start only the machines; deploy nothing")
+  .option("--timings", "print a table of the steps' durations at the end")
   .action((options: { deploy: boolean; timings?: true }) => locked(() => up(options)));
 program
   .command("down")
@@ -137,11 +135,11 @@ program
 program
   .command("destroy")
   .description("remove the machines, their disk and the stack's state")
-  .option("--cache", "also the built images")
+  .option("--cache", "also remove the built images")
   .action((options: { cache?: true }) => locked(() => lab.destroy(options)));
 program
   .command("status")
-  .description("the machines and what they are at")
+  .description("show the machines and their states")
   .option("--json", "for programs")
   .action(status);
 program
@@ -157,7 +155,7 @@ program
   .argument("<command...>")
   .passThroughOptions()
   .description(
-    "run a command in a machine, also when its network is gone; standard input and exit code pass through",
+    "run a command in a machine, even without a network; standard input and exit code are passed through",
   )
   .action(exec);
 program
@@ -171,12 +169,12 @@ program
 program
   .command("power-cut")
   .argument("<name>", "a machine", machine)
-  .description("the machine loses its power: link first, then everything is killed")
+  .description("cut the machine's power: its link goes down, then everything is killed")
   .action((name: string) => lab.powerCut(name));
 program
   .command("power-on")
   .argument("<name>", "a machine", machine)
-  .description("start it again, same disk, same addresses")
+  .description("start it again, with the same disk and addresses")
   .action((name: string) => lab.powerOn(name));
 program
   .command("unplug")

@@ -5,13 +5,13 @@ import { failureText } from "../../lab/progress";
 import { benchPreview } from "./preview";
 
 const program = new Command("scripts/bench").description(
-  "Measures; asserts nothing. docs/benchmark.md says what and how.",
+  "Runs the benchmarks; asserts nothing. docs/benchmark.md says what they measure and how.",
 );
 program
   .command("preview")
-  .description("the program's time and memory for previews of many real servers, under mocks")
-  .option("--runs <n>", "processes for each size", positive, 3)
-  .option("--aws", "on the platform aws, up to 1,000")
+  .description("time and memory that the program takes for previews of many real servers, with mocks")
+  .option("--runs <n>", "number of runs for each size", positive, 3)
+  .option("--aws", "on the platform aws, up to 1,000 real servers")
   .action(({ runs, aws }: { runs: number; aws?: true }) => benchPreview(runs, aws ? "aws" : "hosts"));
 
 interface Options {
@@ -23,18 +23,18 @@ interface Options {
 for (const name of [...benchmarkNames, "all"] as const) {
   const command = program
     .command(name)
-    .description(name === "all" ? "all of these, one after the other" : benchmarks[name].description)
-    .option("--quick", "a fast version, to try it out; its results are kept apart")
+    .description(name === "all" ? "all benchmarks, one after the other" : benchmarks[name].description)
+    .option("--quick", "a fast version, for trying out; its results are kept separately")
     .option("--keep", "leave the virtual machine running");
   if (name === "calm" || name === "all")
-    command.option("--minutes <n>", "how long `calm` looks on", positive, 30);
+    command.option("--minutes <n>", "how long `calm` observes", positive, 30);
   command.action(({ quick = false, keep = false, minutes = 30 }: Options) =>
     runBenchmarks(name === "all" ? benchmarkNames : [name], { quick, keep, minutes }),
   );
 }
 program
   .command("report")
-  .description("draw the plots and write the tables of docs/benchmark.md anew from bench/results")
+  .description("redraw the plots and rewrite the tables of docs/benchmark.md from bench/results")
   .action(() => report(false, (text) => console.error(text)));
 
 try {

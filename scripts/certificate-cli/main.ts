@@ -25,25 +25,25 @@ function days(text: string): number {
 
 const program = new Command("scripts/certificate")
   .description(
-    "Keeps a stack's certificate fresh: asks a CA for one by ACME, with a DNS record, when the one that is set is about to end; sets it, and deploys it. For a job that runs every day.",
+    "Renews a stack's certificate: when the one that is set is about to expire, gets a new one from a CA by ACME (with a DNS record), sets it and deploys it. For a daily job.",
   )
   .requiredOption("-s, --stack <name>", "the stack")
-  .requiredOption("--email <address>", "who is told by the CA of trouble with the certificate")
+  .requiredOption("--email <address>", "address that the CA writes to about problems with the certificate")
   .requiredOption(
     "--dns <provider>",
-    "where the name's DNS records are, as lego calls it (lego dnshelp); its credentials are in the environment",
+    "DNS provider of the name, as lego calls it (lego dnshelp); its credentials come from the environment",
   )
-  .option("--server <url>", "the CA's directory", LETS_ENCRYPT)
-  .option("--days <number>", "from how many days before its end on a certificate is replaced", days, 30)
-  .option("--no-deploy", "set the certificate, and deploy nothing: for a stack that is not deployed yet")
-  .argument("[lego options...]", "other options of lego, after a --")
+  .option("--server <url>", "URL of the CA's ACME directory", LETS_ENCRYPT)
+  .option("--days <number>", "renew a certificate this many days before it expires", days, 30)
+  .option("--no-deploy", "set the certificate but deploy nothing: for a stack that is not deployed yet")
+  .argument("[lego options...]", "further options for lego, after --")
   .exitOverride()
   .addHelpText(
     "after",
     `
 Needs the program lego (Debian: apt-get install lego).
 
-Example, as a line of cron's:
+Example, as a line of a crontab:
   17 4 * * *  cd cosyvoice-lvs && CLOUDFLARE_DNS_API_TOKEN_FILE=~/.token scripts/certificate --stack onprem --email ops@example.org --dns cloudflare`,
   )
   .action(

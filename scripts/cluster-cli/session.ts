@@ -78,7 +78,7 @@ export function explain(
 
 /** Asks the user. @throws an Error when there is no terminal to ask at. */
 export async function agreed(question: string): Promise<boolean> {
-  if (!process.stdin.isTTY) throw new Error(`${question} There is no terminal to ask at: say --yes.`);
+  if (!process.stdin.isTTY) throw new Error(`${question} There is no terminal to ask at: give --yes.`);
   const line = createInterface({ input: process.stdin, output: process.stdout });
   try {
     return /^y(es)?$/i.test((await line.question(`${question} [y/N] `)).trim());
@@ -115,7 +115,8 @@ export function ipv4(text: string): string {
 /** An option's argument: a moment, as seconds since 1970. */
 export function since(text: string): number {
   const moment = parseSince(text, Date.now() / 1000);
-  if (moment === undefined) throw new InvalidArgumentError("Give a span such as 10m, 2h or 1d, or a moment.");
+  if (moment === undefined)
+    throw new InvalidArgumentError("Give a span such as 10m, 2h or 1d, or a time such as 2026-01-31T03:00Z.");
   return moment;
 }
 

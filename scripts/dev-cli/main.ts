@@ -33,7 +33,7 @@ function chosen(all: readonly Rendered[], name: string | undefined): readonly Re
 
 async function show(name: string | undefined, { stack, file, into }: RenderOptions): Promise<void> {
   if (file !== undefined && name === undefined)
-    throw new Error(`--file ${file} is a file of one machine: name it.`);
+    throw new Error(`--file ${file} is a file of one machine: name the machine.`);
   const machines = chosen(await rendered(stack), name);
   if (into !== undefined) await writeTree(into, machines);
   else if (file !== undefined) for (const machine of machines) process.stdout.write(fileText(machine, file));
@@ -43,7 +43,7 @@ async function show(name: string | undefined, { stack, file, into }: RenderOptio
 async function diff(name: string | undefined, { stack, against, lab }: DiffOptions): Promise<void> {
   if (!lab) {
     if (await diffAgainst(against, stack, chosen(await rendered(stack), name), name)) process.exitCode = 1;
-    else console.log(`Every machine gets what it gets from ${against}.`);
+    else console.log(`Every machine gets the same as from ${against}.`);
     return;
   }
   const findings = await withLab((all, inventory, ssh) => compareWithLab(chosen(all, name), inventory, ssh));
@@ -64,7 +64,7 @@ async function apply(name: string): Promise<void> {
 
 const program = new Command("scripts/dev")
   .description(
-    "Change, render, look, apply to the lab: the loop of whoever works on this repository. Nothing is deployed.",
+    "For work on this repository: render what machines get, compare it, and apply it to a machine of the lab. Deploys nothing.",
   )
   .exitOverride()
   .addHelpText(
@@ -73,35 +73,35 @@ const program = new Command("scripts/dev")
 Exit status: 0 all is well, 1 something differs, 2 the command failed.
 
 Examples:
-  scripts/dev render director-1                                            all that the lab's director-1 gets
+  scripts/dev render director-1                                            everything that the lab's director-1 gets
   scripts/dev render director-1 --file /etc/keepalived/keepalived.conf     one file
-  scripts/dev diff                                                         what this work tree makes of HEAD's files
+  scripts/dev diff                                                         what this working tree changes compared with HEAD
   scripts/dev diff rs-1 --lab                                              what apply would change on the lab's rs-1
-  scripts/dev apply director-2                                             and onto the lab with it`,
+  scripts/dev apply director-2                                             apply it to the lab's director-2`,
   );
 
 program
   .command("render")
-  .argument("[machine]", "its name; all of them without")
-  .option("-s, --stack <name>", "whose Pulumi.NAME.yaml", LAB)
-  .option("--file <path>", "only the content of this file of the machine")
-  .option("--into <directory>", "as files below it, a directory for each machine")
-  .description("what a deployment would put on machines")
+  .argument("[machine]", "its name (default: all machines)")
+  .option("-s, --stack <name>", "stack whose Pulumi.NAME.yaml is read", LAB)
+  .option("--file <path>", "print only this file of the machine")
+  .option("--into <directory>", "write the files into this directory, one subdirectory per machine")
+  .description("show what a deployment would put on machines")
   .action(show);
 
 program
   .command("diff")
-  .argument("[machine]", "its name; all of them without")
-  .option("-s, --stack <name>", "whose Pulumi.NAME.yaml", LAB)
-  .option("--against <commit>", "what a commit renders, with its own stack file", "HEAD")
-  .option("--lab", "what is on the machines of the lab that runs")
-  .description("how that differs from what a commit renders, or from what the lab has")
+  .argument("[machine]", "its name (default: all machines)")
+  .option("-s, --stack <name>", "stack whose Pulumi.NAME.yaml is read", LAB)
+  .option("--against <commit>", "commit to compare with, which is rendered with its own stack file", "HEAD")
+  .option("--lab", "compare with what is on the machines of the running lab")
+  .description("show how that differs from what a commit renders, or from what the lab has")
   .action(diff);
 
 program
   .command("apply")
   .argument("<machine>", "its name")
-  .description("bring one machine of the lab that runs to it, by the same applier as a deployment")
+  .description("apply it to one machine of the running lab, as a deployment would")
   .action(apply);
 
 endWithReader();

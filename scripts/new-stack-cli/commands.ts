@@ -17,7 +17,7 @@ export function commandFor(stack: string, texts: Texts): string {
 export function secretCommands(stack: string, { https, monitoring }: Answers): string[] {
   const set = (key: string) => `pulumi config set --secret ${key} --stack ${stack}`;
   return [
-    `openssl rand -hex 32 | ${set("peerKey")}   # by which real servers know each other`,
+    `openssl rand -hex 32 | ${set("peerKey")}   # with which real servers authenticate each other`,
     ...(https?.certificate.from === "files"
       ? [
           `${set("tlsCertificate")} < ${quoted(https.certificate.chain)}`,
@@ -28,7 +28,9 @@ export function secretCommands(stack: string, { https, monitoring }: Answers): s
       ? [`${certificateCommand(stack, https.certificate)} --no-deploy   # sets tlsCertificate and tlsKey`]
       : []),
     ...(monitoring
-      ? [`openssl rand -hex 16 | ${set("monitoringPassword")}   # admin's, at Prometheus and Alertmanager`]
+      ? [
+          `openssl rand -hex 16 | ${set("monitoringPassword")}   # of the user admin of Prometheus and Alertmanager`,
+        ]
       : []),
   ];
 }

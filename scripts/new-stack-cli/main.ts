@@ -28,25 +28,25 @@ interface Options {
 
 const program = new Command("scripts/new-stack")
   .description(
-    "Writes the file of a new stack: asks what it has to know, looks at the machines, and touches none.",
+    "Writes the file of a new stack: asks you what it needs to know and looks at the machines. Changes none of them.",
   )
-  .argument("<stack>", "its name, such as onprem")
+  .argument("<stack>", "name of the stack, such as onprem")
   .option(
     "-y, --yes",
-    "ask nothing: take defaults for what is not said, and the host keys that the machines show",
+    "ask nothing: use defaults for what is not given, and trust the host keys that the machines show",
   )
   .option(
     "--no-checks",
-    "do not look at the machines; their host keys are then looked up in your known_hosts",
+    "do not look at the machines; their host keys are then taken from your known_hosts file",
   )
-  .option("--known-hosts <file>", "where host keys are that you trust already", "~/.ssh/known_hosts")
-  .option("--output <file>", "where to write (default: Pulumi.<stack>.yaml)")
+  .option("--known-hosts <file>", "file with host keys that you trust already", "~/.ssh/known_hosts")
+  .option("--output <file>", "file to write (default: Pulumi.<stack>.yaml)")
   .exitOverride()
-  .showHelpAfterError("What there is: scripts/new-stack --help")
+  .showHelpAfterError("For help: scripts/new-stack --help")
   .addHelpText(
     "after",
     `
-Exit status: 0 written, 1 something is wrong or in the way and nothing was written, 2 wrong call.
+Exit status: 0 written, 1 something is wrong or in the way and nothing was written, 2 usage error.
 
 Examples:
   scripts/new-stack onprem                       asks
@@ -79,25 +79,27 @@ try {
 
 async function main(stack: string, options: Options): Promise<void> {
   if (!/^[A-Za-z0-9_.-]{1,100}$/.test(stack))
-    throw new Refusal(`"${stack}" is no name of a stack: use letters, digits and . _ -`);
+    throw new Refusal(`"${stack}" is not a valid stack name: use letters, digits and . _ -`);
   const file =
     options.output === undefined ? join(repository, `Pulumi.${stack}.yaml`) : resolve(options.output);
   if (existsSync(file)) {
-    const why = `${file} is there already`;
+    const why = `${file} exists already`;
     if (options.yes || !process.stdin.isTTY)
-      throw new Refusal(`${why}; nothing was written. Take it away, or choose another name.`);
-    if (!(await confirm({ message: `${why}. Write over it?`, default: false })))
+      throw new Refusal(`${why}; nothing was written. Move it away, or choose another name.`);
+    if (!(await confirm({ message: `${why}. Overwrite it?`, default: false })))
       throw new Refusal("Nothing was written.");
   }
   // Before twenty questions are asked.
   await access(dirname(file), constants.W_OK).catch(({ code }: NodeJS.ErrnoException) => {
-    throw new Refusal(`${file} cannot be written (${code}): make its directory, or choose another --output.`);
+    throw new Refusal(
+      `${file} cannot be written (${code}): create its directory, or choose another --output.`,
+    );
   });
   const said = given();
   const texts = options.yes ? withPlatform(said) : await askFor(said);
   const refusal = (problems: readonly Problem[]) =>
     new Refusal(
-      `${formatProblems(problems)}${options.yes ? "" : `\nWhat you said, to be corrected:\n  ${commandFor(stack, texts)}`}`,
+      `${formatProblems(problems)}${options.yes ? "" : `\nYour answers as a command, to correct and run again:\n  ${commandFor(stack, texts)}`}`,
     );
   const read = readAnswers(texts);
   if ("problems" in read) throw refusal(read.problems);
@@ -141,7 +143,7 @@ function withPlatform(texts: Texts): Texts {
 /** Asks at the terminal what the command line does not say. */
 async function askFor(texts: Texts): Promise<Texts> {
   if (!process.stdin.isTTY)
-    throw new Refusal("There is no terminal to ask at: say --yes, and all that has no default.");
+    throw new Refusal("There is no terminal to ask at: give --yes, and every option that has no default.");
   const answers: Record<string, string | undefined> = { ...texts };
   // Later questions depend on earlier answers.
   for (const question of questions) {
@@ -192,15 +194,17 @@ async function lookAt(
   if (!all.some(({ machine }) => machine === null) && (await answersAt(vip, port)))
     all.push({
       machine: null,
-      what: `somebody answers at ${vip}:${port}`,
-      fix: "choose an address that nobody has",
+      what: `something already answers at ${vip}:${port}`,
+      fix: "choose an address that nobody uses",
     });
   if (all.length > 0) {
     const text = `${all.length === 1 ? "1 thing is" : `${all.length} things are`} in the way:\n\n${all.map(renderObjection).join("\n")}`;
     if (options.yes || !process.stdin.isTTY)
-      throw new Refusal(`${text}\n\nNothing was written. --no-checks writes the file without looking.`);
+      throw new Refusal(
+        `${text}\n\nNothing was written. --no-checks writes the file without looking at the machines.`,
+      );
     console.log(text);
-    if (!(await confirm({ message: "Write the file all the same?", default: false })))
+    if (!(await confirm({ message: "Write the file anyway?", default: false })))
       throw new Refusal("Nothing was written.");
   }
   return { hostKeys, interfaces };
@@ -210,13 +214,17 @@ async function lookAt(
 async function confirmKeys(shown: readonly ShownKey[], { yes }: Options): Promise<void> {
   const strange = shown.filter(({ known }) => !known);
   if (strange.length === 0) return;
-  console.log("These host keys were seen for the first time:\n");
+  console.log("These host keys are seen for the first time:\n");
   for (const { name, address, fingerprint } of strange)
     console.log(`  ${name.padEnd(16)} ${address.padEnd(16)} ${fingerprint}`);
-  console.log("\nOn each machine's console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n");
+  console.log(
+    "\nTo compare, run on each machine's console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub\n",
+  );
   if (yes) return;
-  if (!(await confirm({ message: "Do the machines' consoles show the same?", default: false })))
-    throw new Refusal("Nothing was written: a machine that shows another key is not the one that you mean.");
+  if (!(await confirm({ message: "Do the machines' consoles show the same keys?", default: false })))
+    throw new Refusal(
+      "Nothing was written: a machine that shows another key on the network is not the one you mean.",
+    );
 }
 
 function renderObjection({ machine, what, fix }: Objection): string {
@@ -227,14 +235,16 @@ function nextSteps(stack: string, answers: Answers): string {
   const { platform, https } = answers;
   return [
     "Next:",
-    `  pulumi login --local   # or wherever you keep state (scripts/pulumi, where none is installed)`,
-    `  export PULUMI_CONFIG_PASSPHRASE_FILE=FILE   # a file with a passphrase of yours, by which secrets are encrypted; not for Pulumi Cloud`,
+    `  pulumi login --local   # or wherever you keep state (without an installed pulumi: scripts/pulumi)`,
+    `  export PULUMI_CONFIG_PASSPHRASE_FILE=FILE   # a file with a passphrase that encrypts the secrets; not needed for Pulumi Cloud`,
     `  pulumi stack init ${stack}`,
     ...secretCommands(stack, answers).map((command) => `  ${command}`),
-    `  scripts/preview --stack ${stack}   # what would be done; nothing is touched`,
+    `  scripts/preview --stack ${stack}   # shows what would be done; nothing is touched`,
     `  pulumi up --stack ${stack}${platform === "aws" ? "   # docs/aws.md has the costs" : ""}`,
     ...(https?.certificate.from === "acme"
-      ? [`  ${certificateCommand(stack, https.certificate)}   # every day, from then on: renews it`]
+      ? [
+          `  ${certificateCommand(stack, https.certificate)}   # run it every day from then on: it renews the certificate`,
+        ]
       : []),
   ].join("\n");
 }

@@ -28,19 +28,19 @@ export function renderStackFile(stack: string, answers: Answers, found: Found): 
     entry("platform", answers.platform),
     "",
     hosts
-      ? "  # The address that clients use. Free, on the directors' segment, outside any DHCP range."
-      : "  # The address that clients use. Outside every range of the VPC: there it moves by a route, not by ARP.",
+      ? "  # The address that clients use. It must be free, on the directors' segment, and outside any DHCP range."
+      : "  # The address that clients use. It must lie outside every range of the VPC: on AWS it moves by a route, not by ARP.",
     entry("vip", vip),
     entry("port", port),
     "",
     ...(hosts ? hostsLines(hosts, found) : []),
     ...(aws ? awsLines(aws) : []),
     entry("loadBalancer", { forwarding: "DR", scheduler: "mh" }, [
-      "DR: replies go from the real server straight to the client. mh: both directors send a client to the same one.",
+      "DR: replies go from the real server straight to the client. mh: both directors send a client to the same real server.",
     ]),
     "",
     entry("vrrp", { virtualRouterId: 51, advertInterval: 0.1 }, [
-      "virtualRouterId must differ from any other VRRP on the segment.",
+      "virtualRouterId must differ from that of any other VRRP group on the segment.",
     ]),
     "",
     entry(
@@ -48,7 +48,7 @@ export function renderStackFile(stack: string, answers: Answers, found: Found): 
       { engine },
       engine === "cosyvoice"
         ? ["CosyVoice3 at a pinned commit, installed by the first deployment: docs/engine.md"]
-        : ["espeak-ng, which needs no GPU. cosyvoice: docs/engine.md"],
+        : ["cpu: espeak-ng, which needs no GPU. For cosyvoice see docs/engine.md."],
     ),
     "",
     ...(https ? httpsLines(https) : []),
@@ -93,23 +93,23 @@ function hostsLines(
       "directors",
       directors.map((director) => ({ ...machine(director), ...own(director.name) })),
       [
-        "The pair that holds the VIP. The first one gets the higher priority. A machine that shows another hostKey is refused.",
+        "The two directors. The first one gets the higher priority. A connection to a machine that shows another hostKey is refused.",
       ],
     ),
     "",
     entry("realServers", realServers.map(machine), [
-      "The GPU machines. Add one: write it here, and pulumi up.",
+      "The GPU machines. To add one, write it here and run pulumi up.",
     ]),
     "",
     entry("storage", "export" in storage ? storage : machine(storage), [
-      "Where /root/CosyVoice/outputs lies for all of them.",
+      "The share that every real server mounts at /root/CosyVoice/outputs.",
     ]),
     "",
     ...(client === undefined
       ? []
       : [
           entry("verification", { client: machine(client) }, [
-            "Who asks for sentences at the end of a deployment. With sourceAddresses (a range that it holds) every real server is heard.",
+            "The client asks for sentences at the end of a deployment. With sourceAddresses (a range that it holds) it reaches every real server.",
           ]),
           "",
         ]),
@@ -130,8 +130,8 @@ function awsLines({ region, zone, count, instanceType, clients, admins }: AwsAns
         verifier: {},
       },
       [
-        "admins: who may log in to the directors, and through them to all others: the computer that deploys among them.",
-        "The first thing that a new account lacks is the quota for GPU machines: preview says so, and how to ask for it.",
+        "admins: addresses that may log in to the directors and, through them, to all other machines. The computer that deploys must be among them.",
+        "A new account usually has no quota for GPU machines: the preview says so, and how to ask for it.",
       ],
     ),
     "",
@@ -141,7 +141,7 @@ function awsLines({ region, zone, count, instanceType, clients, admins }: AwsAns
 function httpsLines({ serverName, certificate }: HttpsAnswers): string[] {
   const comments = {
     "self-signed":
-      "HTTPS, by nginx on every real server. The certificate is made here, by Pulumi's plugin tls (which pulumi downloads), and browsers warn of it.",
+      "HTTPS, by nginx on every real server. The certificate is self-signed, created with Pulumi's plugin tls (which pulumi downloads); browsers warn about it.",
     files: "HTTPS, by nginx on every real server. The certificate is the secrets tlsCertificate and tlsKey.",
     acme: "HTTPS, by nginx on every real server. scripts/certificate gets the certificate, and renews it when it runs every day.",
   };
@@ -156,7 +156,7 @@ function httpsLines({ serverName, certificate }: HttpsAnswers): string[] {
       },
       [
         comments[certificate.from],
-        "plainPort: open serves clients without TLS, too. Keys and logins: docs/security.md",
+        "plainPort: open also serves clients without TLS. API keys and logins: docs/security.md",
       ],
     ),
     "",
@@ -181,11 +181,13 @@ function monitoringLines(
           : {}),
       },
       [
-        "The machine that watches the others. Logs, dashboards and other ways to be told: docs/monitoring.md",
+        "The monitoring machine. Logs, dashboards and other receivers of alerts: docs/monitoring.md",
         ...(admins.length > 0
-          ? ["adminNetworks: from where Prometheus and Alertmanager can be opened."]
+          ? ["adminNetworks: networks from which Prometheus and Alertmanager can be opened."]
           : []),
-        ...(mail ? ["A mail server that wants a login: user, and the secret receiverSecrets.ops."] : []),
+        ...(mail
+          ? ["If the mail server wants a login, add user, and set the secret receiverSecrets.ops."]
+          : []),
       ],
     ),
     "",
@@ -195,7 +197,7 @@ function monitoringLines(
 function firewallLines({ admins }: HostsAnswers): string[] {
   return [
     entry("firewall", { enabled: true, admins }, [
-      "Every machine drops what its role does not need. admins: from where SSH is let in. openPorts: [8080, ...] keeps other programs' open.",
+      "Every machine drops traffic that its role does not need. admins: networks that SSH is accepted from. openPorts: [8080, ...] keeps other programs' ports open.",
     ]),
     "",
   ];

@@ -7,20 +7,22 @@ import { renderMarkdown, renderText } from "./render";
 import { runPreview } from "./run";
 
 const program = new Command("scripts/preview")
-  .description("What a deployment would do: to every machine, to clients, and line by line. Touches nothing.")
+  .description(
+    "Shows what a deployment would do to every machine and to clients, line by line. Changes nothing.",
+  )
   .option("-s, --stack <name>", "the stack", process.env.PULUMI_STACK ?? "lab")
-  .option("--markdown", "as the comment of a pull request")
-  .option("--full", "the whole diff, also what stays as it is")
+  .option("--markdown", "print Markdown, as for the comment on a pull request")
+  .option("--full", "show the whole diff, including what stays the same")
   .exitOverride()
   .addHelpText(
     "after",
     `
-Exit status: 0 it can be deployed, 1 it cannot (a mistake, or a rule of policy/ is broken), 2 wrong call.
+Exit status: 0 it can be deployed, 1 it cannot (a mistake, or a rule of policy/ is broken), 2 usage error.
 
 Examples:
   scripts/preview                              the lab, after a change of Pulumi.lab.yaml
   scripts/preview --stack onprem
-  scripts/preview --stack prod --markdown      what the pull request shows`,
+  scripts/preview --stack prod --markdown      what the pull request's comment shows`,
   );
 
 endWithReader();

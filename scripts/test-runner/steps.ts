@@ -175,7 +175,7 @@ const extras: Readonly<Record<string, Step>> = {
 function securitySteps(args: readonly string[]): readonly Step[] | string {
   const [where, ...more] = args;
   if (more.length > 0 || (where !== undefined && where !== "native" && where !== "lab"))
-    return `"${args.join(" ")}" is not known to security: give native, lab, or nothing for both.`;
+    return `"${args.join(" ")}" is not known to security: give native or lab, or nothing for both.`;
   const native: readonly Step[] = [
     {
       name: "security: certificates by ACME, slow clients",
@@ -204,7 +204,7 @@ function securitySteps(args: readonly string[]): readonly Step[] | string {
 function cliSteps(args: readonly string[]): readonly Step[] | string {
   const existing = args.join(" ") === "--state existing";
   if (args.length > 0 && !existing) {
-    return `"${args.join(" ")}" is not known to cli: give --state existing for the lab that runs.`;
+    return `"${args.join(" ")}" is not known to cli: give --state existing to include the running lab.`;
   }
   const some = ["npx", "mocha", "--no-config", "--node-option", "import=tsx", "--timeout"] as const;
   const files = ["cluster-*", "doctor", "failover", "ssh", "locks", "load"].map(
@@ -241,7 +241,7 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
   if (given === "--logs") return [logs];
   const existing = given === "--state existing";
   if (args.length > 0 && !existing) {
-    return `"${given}" is not known to monitoring: give --state existing for the lab that runs, or --logs for those alone.`;
+    return `"${given}" is not known to monitoring: give --state existing to include the running lab, or --logs to test only the logs.`;
   }
   const files = ["unit/config-monitoring", "components/monitoring", "golden/monitoring", "golden/dashboards"];
   const texts: Step = {
@@ -285,7 +285,7 @@ function monitoringSteps(args: readonly string[]): readonly Step[] | string {
 function docsSteps(args: readonly string[]): readonly Step[] | string {
   const existing = args.join(" ") === "--state existing";
   if (args.length > 0 && !existing) {
-    return `"${args.join(" ")}" is not known to docs: give --state existing for the lab that runs.`;
+    return `"${args.join(" ")}" is not known to docs: give --state existing to include the running lab.`;
   }
   const lab: Step = {
     name: "documentation, in the lab",
@@ -307,7 +307,7 @@ function faultSteps(args: readonly string[]): readonly Step[] | string {
       existing = true;
       i += 1;
     } else if (arg.startsWith("-")) {
-      return `"${arg}" is not known to faults: give names of faults, and --state existing for the lab that runs.`;
+      return `"${arg}" is not known to faults: give names of faults, and --state existing to use the running lab.`;
     } else names.push(arg);
   }
   return [

@@ -163,7 +163,7 @@ describe("scripts/new-stack looks at machines", () => {
     const { stdout } = await execa("unshare", words, { cwd: repository });
     const { hostKey, free, taken } = JSON.parse(stdout) as Inside;
     assert.equal(free.exitCode, 0, free.said);
-    assert.match(free.said, /These host keys were seen for the first time:[\s\S]*SHA256:/);
+    assert.match(free.said, /These host keys are seen for the first time:[\s\S]*SHA256:/);
     const checked = checkStackFile(free.text ?? "");
     assert.ok("config" in checked);
     const { directors, realServers, storage } = checked.config;

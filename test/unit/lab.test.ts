@@ -143,7 +143,7 @@ describe("scripts/lab", () => {
     ["an unknown option", ["up", "--fast"], 2, /unknown option '--fast'/],
     ["no machine", ["power-cut"], 2, /missing required argument 'name'/],
     ["a machine that there is not", ["ssh", "rs-9"], 2, /The lab has no machine "rs-9"\. It has: .*rs-1/],
-    ["a question for help", ["--help"], 0, /2 wrong call/],
+    ["a question for help", ["--help"], 0, /2 usage error/],
   ];
   for (const [what, args, status, words] of calls) {
     it(`ends with ${status} for ${what}`, async () => {

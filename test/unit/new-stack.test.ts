@@ -291,13 +291,13 @@ describe("scripts/new-stack", () => {
       assert.equal(code, 0, said);
       assert.match(said, /pulumi stack init made-up/);
       const text = readFileSync(output, "utf8");
-      assert.match(text, /^ {2}# The pair that holds the VIP\./m);
+      assert.match(text, /^ {2}# The two directors\./m);
       assert.ok("config" in checkStackFile(text));
 
       writeFileSync(output, "mine\n");
       const again = await run(...line);
       assert.equal(again.code, 1);
-      assert.match(again.said, /is there already; nothing was written/);
+      assert.match(again.said, /exists already; nothing was written/);
       assert.equal(readFileSync(output, "utf8"), "mine\n");
     });
 

@@ -10,25 +10,25 @@ import { upgrade } from "../upgrade";
 export function changeCommands(program: Command): void {
   const upgradeCommand = program
     .command("upgrade")
-    .option("--ref <ref>", "for the engine cosyvoice: a commit, tag or branch of CosyVoice, put into app.ref")
+    .option("--ref <ref>", "for the engine cosyvoice: commit, tag or branch of CosyVoice to set as app.ref")
     .option("--yes", "do not ask")
-    .option("--json", "for programs: what each real server runs")
-    .description("bring every real server to the speech app of this checkout, node by node")
+    .option("--json", "print JSON: what each real server runs")
+    .description("deploy the speech app of this checkout, one real server after the other")
     .action(({ ref, yes = false, json = false }: { ref?: string; yes?: boolean; json?: boolean }) =>
       within(program, (session) => upgrade(session, { ref, yes, json })),
     );
   upgradeCommand.addHelpText(
     "after",
     `
-It previews, says what each real server runs and will run and what pulumi
-would do, asks, deploys, and ends with what each one runs then. A release that
-rollback has pinned is let go. The stack file is written after your yes and
-not before; where the preview refuses the change it stays as it was. What else
-in this checkout or the stack file waits to be deployed goes along, and is
-listed.`,
+It previews the change, shows what each real server runs now and will run and
+what pulumi would do, asks you, deploys, and shows what each real server runs
+then. A release that rollback has pinned is unpinned. The stack file is written
+only after you agree; if the preview refuses the change, it stays as it was.
+Other changes in this checkout or the stack file that are not deployed yet are
+listed and deployed too.`,
   );
   explain(upgradeCommand, {
-    exit: "0 every real server runs what was wanted, 1 one does not, 3 you said no",
+    exit: "0 every real server runs the wanted version, 1 one does not, 3 you declined",
     examples: [
       "upgrade",
       "upgrade --stack onprem --ref ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40",
@@ -38,10 +38,13 @@ listed.`,
 
   const rollbackCommand = program
     .command("rollback")
-    .option("--to <release>", "this one instead of the one before: its digest or the beginning of it")
-    .option("--clear", "forward again, to the release in app/")
+    .option(
+      "--to <release>",
+      "release to go back to (default: the previous one): its digest, or the beginning of it",
+    )
+    .option("--clear", "go forward again, to the release in app/")
     .option("--yes", "do not ask")
-    .description("go back to a release that the real servers still have, and stay there")
+    .description("go back to a release that the real servers still have, and pin it")
     .action(({ to, clear, yes }: { to?: string; clear?: true; yes?: true }) => {
       if (clear && to !== undefined) throw new Error("--clear goes to the release in app/: leave --to out.");
       return within(program, (session) =>
@@ -51,26 +54,31 @@ listed.`,
   rollbackCommand.addHelpText(
     "after",
     `
-It previews, says what pulumi would do, asks, pins the release in the stack
-file (its comments stay) and deploys. What else in this checkout or the stack
-file waits to be deployed goes along, and is listed.`,
+It previews the change, shows what pulumi would do, asks you, pins the release
+in the stack file (whose comments stay) and deploys. Other changes in this
+checkout or the stack file that are not deployed yet are listed and deployed
+too.`,
   );
   explain(rollbackCommand, {
-    exit: "0 it is done, 3 you said no",
+    exit: "0 it is done, 3 you declined",
     examples: ["rollback", "rollback --to 4f1c9a --yes --stack onprem", "rollback --clear"],
   });
 
   const scaleCommand = program
     .command("scale")
-    .argument("<number>", "how many real servers there shall be", whole(1, 500))
+    .argument("<number>", "how many real servers there are to be", whole(1, 500))
     .option(
       "--add <machine>",
-      "on hosts: NAME=ADDRESS of one that comes, and its SSH host key after a blank",
+      "on hosts: NAME=ADDRESS of a real server to add, then a space and its SSH host key",
       several,
     )
-    .option("--remove <name>", "on hosts: one that goes (default: the last ones of the list)", several)
+    .option(
+      "--remove <name>",
+      "on hosts: a real server to remove (default: the last ones in the list)",
+      several,
+    )
     .option("--yes", "do not ask")
-    .option("--json", "for programs: the real servers")
+    .option("--json", "print JSON: the real servers")
     .description("change the number of real servers")
     .action((count: number, options: { add?: string[]; remove?: string[]; yes?: true; json?: true }) =>
       within(program, (session) => {
@@ -81,16 +89,17 @@ file waits to be deployed goes along, and is listed.`,
   scaleCommand.addHelpText(
     "after",
     `
-On aws the program makes the machines. On hosts they are yours: a new one
-needs Debian 12 or Ubuntu 24.04, your SSH key, and its place in the network;
-where the others have a hostKey in the stack file, it needs its own (the first
-two words of its /etc/ssh/ssh_host_ed25519_key.pub). It says who comes, who
-goes and how many clients meet another real server, previews, asks, writes the
-stack file (its comments stay) and deploys. Who goes is drained first. One
-that is gone already: scripts/cluster forget NAME.`,
+On aws the program creates the machines. On hosts you provide them: a new one
+needs Debian 12 or Ubuntu 24.04, your SSH key, and its address in the network;
+if the others have a hostKey in the stack file, it needs one too (the first
+two words of its /etc/ssh/ssh_host_ed25519_key.pub). The command shows which
+real servers are added and removed and how many clients move to another one,
+previews, asks you, writes the stack file (whose comments stay) and deploys.
+Real servers are drained before they are removed. For one that is gone
+already, use scripts/cluster forget NAME.`,
   );
   explain(scaleCommand, {
-    exit: "0 all of them serve, 1 one does not, 3 you said no",
+    exit: "0 all of them serve, 1 one does not, 3 you declined",
     examples: [
       "scale 2",
       "scale 4 --add rs-4=192.168.1.104 --stack onprem",
@@ -102,9 +111,9 @@ that is gone already: scripts/cluster forget NAME.`,
 
   const failoverCommand = program
     .command("failover")
-    .option("--force", "also when the other director does not send to every real server")
+    .option("--force", "move it even if the other director does not send to every real server")
     .option("--json", "for programs")
-    .description("have the other director take the VIP")
+    .description("move the VIP to the other director")
     .action(({ force, json }: { force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         const moved = await failover(inventory, ssh, force === true, progress);
@@ -113,18 +122,18 @@ that is gone already: scripts/cluster forget NAME.`,
       }),
     );
   explain(failoverCommand, {
-    exit: "0 it has moved",
+    exit: "0 the VIP has moved",
     examples: ["failover", "failover --stack onprem", "failover --json | jq -r .holder"],
   });
 
   const drainCommand = program
     .command("drain")
     .argument("<real server>", "its name")
-    .option("--reason <text>", "why, for those who look at the status")
-    .option("--wait <seconds>", "how long to wait for its queue", seconds, 300)
-    .option("--force", "also the last one that serves")
+    .option("--reason <text>", "the reason, which scripts/cluster status shows")
+    .option("--wait <seconds>", "how long to wait for its queue to empty", seconds, 300)
+    .option("--force", "drain it even if it is the last one that serves")
     .option("--json", "for programs")
-    .description("take a real server out of the pool for work by hand; what it has in its queue is finished")
+    .description("take a real server out of the pool, for example for maintenance; it finishes its queue")
     .action((name: string, options: { reason?: string; wait: number; force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         const wanted = { reason: options.reason, wait: options.wait, force: options.force === true };
@@ -134,7 +143,7 @@ that is gone already: scripts/cluster forget NAME.`,
       }),
     );
   explain(drainCommand, {
-    exit: "0 it has nothing left to do, 1 it is drained and still works",
+    exit: "0 it has finished its queue, 1 it is drained but has not finished",
     examples: [
       'drain rs-2 --reason "new fan"',
       "drain rs-2 --wait 0 --stack onprem",

@@ -15,14 +15,20 @@ import { unlock } from "../unlock";
 export function keepCommands(program: Command): void {
   const backupCommand = program
     .command("backup")
-    .option("-o, --output <file>", "where it goes (default: cosyvoice-STACK-TIME.tar.gz here)")
+    .option(
+      "-o, --output <file>",
+      "archive to write (default: cosyvoice-STACK-TIME.tar.gz in this directory)",
+    )
     .addOption(
-      new Option("--share <what>", "of the share: saved voices, results and logs too, or nothing")
+      new Option(
+        "--share <what>",
+        "what to take from the share: saved voices, all (also results and logs), or nothing",
+      )
         .choices(["voices", "all", "none"])
         .default("voices"),
     )
     .option("--json", "for programs")
-    .description("pack what is not in git: the state, the stack file, the voices that users saved")
+    .description("save what is not in git to an archive: the state, the stack file, the users' voices")
     .action(({ output, share, json }: BackupOptions & { json?: true }) =>
       within(program, async (session) => {
         const { file, manifest } = await backup(session, { output, share });
@@ -38,7 +44,7 @@ export function keepCommands(program: Command): void {
       }),
     );
   explain(backupCommand, {
-    exit: "0 the archive is whole",
+    exit: "0 the archive is complete",
     examples: [
       "backup --stack onprem",
       "backup --share all -o /mnt/backup/cosyvoice.tar.gz",
@@ -48,12 +54,16 @@ export function keepCommands(program: Command): void {
 
   const restoreCommand = program
     .command("restore")
-    .argument("<archive>", "a file that backup has made")
-    .option("--only <parts>", `some of ${Object.keys(PARTS).join(", ")}, with commas`, parts)
-    .option("--check", "compare it with its manifest and with what is there, and change nothing")
+    .argument("<archive>", "an archive that scripts/cluster backup wrote")
+    .option(
+      "--only <parts>",
+      `only these parts, separated by commas: ${Object.keys(PARTS).join(", ")}`,
+      parts,
+    )
+    .option("--check", "compare the archive with its manifest and with what is there; change nothing")
     .option("--yes", "do not ask")
-    .option("--json", "for programs: what would be overwritten")
-    .description("put back what backup has packed, after saying what that overwrites")
+    .option("--json", "print JSON: what would be overwritten")
+    .description("restore an archive, after showing what that overwrites")
     .action(async (archive: string, options: { only?: Part[]; check?: true; yes?: true; json?: true }) => {
       const progress = new ProgressLine();
       const { only, check = false, yes = false, json = false } = options;
@@ -67,13 +77,13 @@ export function keepCommands(program: Command): void {
   restoreCommand.addHelpText(
     "after",
     `
-An archive that differs from its manifest, or is another stack's, is refused.
-Files that only the share has stay. On a new computer: pulumi stack init STACK
-with the passphrase that the stack had, restore --only config,state, and then
-the share.`,
+An archive that differs from its manifest, or belongs to another stack, is
+refused. Files on the share that the archive does not have are kept. On a new
+computer, run pulumi stack init STACK with the stack's old passphrase, then
+restore --only config,state, then restore --only share.`,
   );
   explain(restoreCommand, {
-    exit: "0 it is put back, 1 --check found differences, 3 you said no",
+    exit: "0 it is restored, 1 --check found differences, 3 you declined",
     examples: [
       "restore cosyvoice-onprem-20260131T030000.tar.gz --check --stack onprem",
       "restore cosyvoice-lab-20260131T030000.tar.gz --only share --yes",
@@ -82,15 +92,15 @@ the share.`,
 
   const unlockCommand = program
     .command("unlock")
-    .option("--force", "also a lock whose holder cannot be seen from here; look there first")
-    .description("lift the lock that a killed pulumi left on the stack, and settle what it had begun")
+    .option("--force", "also lift a lock whose holder cannot be seen from this computer; look there first")
+    .description("lift the lock that a killed pulumi left on the stack, and settle unfinished operations")
     .action(async ({ force }: { force?: true }) => {
       const stack = stackOf(program);
       const outcome = await unlock(stack, force === true, (line) => console.log(namingStack(line, stack)));
       process.exitCode = outcome === "unlocked" ? EXIT.well : EXIT.findings;
     });
   explain(unlockCommand, {
-    exit: "0 the stack is not locked (any more), 1 a lock was kept",
+    exit: "0 the stack is not locked (any more), 1 a lock was left in place",
     examples: ["unlock", "unlock --stack onprem --force"],
   });
 
@@ -119,9 +129,9 @@ the share.`,
 
   const proveCommand = program
     .command("prove")
-    .option("--fail-over", "also take the VIP from its holder, without a farewell, and time it")
+    .option("--fail-over", "also kill keepalived on the director with the VIP, and time the failover")
     .description(
-      "on aws: go through what only a real deployment proves, and write a dated report (docs/aws.md)",
+      "on aws: check what only a real deployment can prove, and write a dated report (docs/aws.md)",
     )
     .action(({ failOver }: { failOver?: true }) =>
       within(program, async ({ stack, inventory, ssh, progress }) => {

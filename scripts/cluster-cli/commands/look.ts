@@ -15,9 +15,7 @@ import { renderWhere, where } from "../where";
 export function lookCommands(program: Command): void {
   const status = program
     .command("status")
-    .description(
-      "who holds the VIP, who serves, what they run; certificate, GPUs and alerts where there are any",
-    )
+    .description("show who holds the VIP, who serves and what they run; certificate, GPUs and alerts, if any")
     .option("--json", "for programs")
     .action(({ json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
@@ -28,14 +26,14 @@ export function lookCommands(program: Command): void {
       }),
     );
   explain(status, {
-    exit: "0 all is well, 1 there are findings (alerts alone are none)",
+    exit: "0 all is well, 1 there are findings (alerts alone do not count)",
     examples: ["status", "status --stack onprem", "status --json | jq -r .holder"],
   });
 
   const watch = program
     .command("watch")
-    .option("--every <seconds>", "pause between two looks", seconds, 2)
-    .description("the status, again and again")
+    .option("--every <seconds>", "pause between two updates", seconds, 2)
+    .description("show the status again and again")
     .action(({ every }: { every: number }) =>
       within(program, async ({ stack, inventory, ssh, progress }) => {
         progress.show("asking the machines");
@@ -51,15 +49,15 @@ export function lookCommands(program: Command): void {
       }),
     );
   explain(watch, {
-    exit: "130 when it was ended by Ctrl-C",
+    exit: "130 when Ctrl-C ended it",
     examples: ["watch", "watch --every 10 --stack onprem"],
   });
 
   const doctor = program
     .command("doctor")
-    .option("--repair", "put back what differs from the state, each machine in its turn")
+    .option("--repair", "put back what differs, one machine at a time")
     .option("--json", "for programs")
-    .description("compare every machine with what was deployed, and look for what else can be wrong")
+    .description("compare every machine with what was deployed, and look for other faults")
     .action(({ repair: mend, json }: { repair?: true; json?: true }) =>
       within(program, async ({ stack, inventory, ssh, progress, print }) => {
         progress.show("reading what was deployed");
@@ -81,18 +79,18 @@ export function lookCommands(program: Command): void {
       }),
     );
   explain(doctor, {
-    exit: "0 nothing is found (any more), 1 there are findings",
+    exit: "0 there are no findings (any more), 1 there are findings",
     examples: ["doctor", "doctor --repair --stack onprem", "doctor --json | jq -r '.findings[].fix'"],
   });
 
   const logs = program
     .command("logs")
-    .argument("[machine]", "its name; all of them without")
-    .option("--request <id>", "only what has to do with this request: the X-Request-Id of its answer")
-    .option("--since <when>", "10m, 2h, 1d, or a moment such as 2026-01-31T03:00Z (default: 15m)", since)
-    .option("--follow", "go on with what comes")
-    .option("--json", "for programs: a line each")
-    .description("what the machines say, in the order of time")
+    .argument("[machine]", "its name (default: all machines)")
+    .option("--request <id>", "only lines about this request: the X-Request-Id of its answer")
+    .option("--since <when>", "10m, 2h, 1d, or a time such as 2026-01-31T03:00Z (default: 15m)", since)
+    .option("--follow", "keep printing new lines")
+    .option("--json", "print JSON, one object per line")
+    .description("show the machines' logs, merged by time")
     .action(
       (
         machine: string | undefined,
@@ -122,16 +120,14 @@ export function lookCommands(program: Command): void {
         }),
     );
   explain(logs, {
-    exit: "0 there are lines, 1 there are none, or a machine could not be asked",
+    exit: "0 there are lines, 1 there are none, or a machine did not answer",
     examples: ["logs --since 1h", "logs director-1 --follow", "logs --request 1f0c2e9a"],
   });
 
   const whereCommand = program
     .command("where")
     .argument("<client>", "its IPv4 address", ipv4)
-    .description(
-      "the real server that a client's connections go to, computed as the kernel does, and those that it has",
-    )
+    .description("show which real server a client's new connections go to, and its open connections")
     .option("--json", "for programs")
     .action((client: string, { json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
@@ -142,7 +138,7 @@ export function lookCommands(program: Command): void {
       }),
     );
   explain(whereCommand, {
-    exit: "0 it is said",
+    exit: "0 it was found",
     examples: [
       "where 192.168.1.201",
       "where 10.20.3.4 --stack prod",
@@ -154,7 +150,7 @@ export function lookCommands(program: Command): void {
     .command("trace")
     .option("--from <address>", "an address of the client machine to ask from", ipv4)
     .option("--json", "for programs")
-    .description("send one request, capture it on all machines at once, and draw its way hop by hop")
+    .description("send one request, capture it on all machines at once, and show its path hop by hop")
     .action(({ from, json }: { from?: string; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         const found = await trace(inventory, ssh, from, progress);
@@ -166,19 +162,19 @@ export function lookCommands(program: Command): void {
   traceCommand.addHelpText(
     "after",
     `
-The request is GET /healthz, by curl from the stack's client machine
-(verification.client), else from this computer. Every director, every real
-server and that client run tcpdump for as long as it takes, for this one
-connection; a machine without tcpdump is named, and nothing is installed.`,
+The request is GET /healthz, sent with curl from the stack's client machine
+(verification.client) or, without one, from this computer. Every director,
+every real server and the client run tcpdump meanwhile, for this connection
+only. A machine without tcpdump is named; nothing is installed.`,
   );
   explain(traceCommand, {
-    exit: "0 the way is as it should be, 1 it is not, or a machine could not be listened on",
+    exit: "0 the path is as it should be, 1 it is not, or a machine could not capture",
     examples: ["trace", "trace --from 192.168.1.201", "trace --json | jq .verdict"],
   });
 
   const releases = program
     .command("releases")
-    .description("the releases of the speech app that the real servers have")
+    .description("show the releases of the speech app that the real servers have")
     .option("--json", "for programs")
     .action(({ json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress }) => {
@@ -190,7 +186,7 @@ connection; a machine without tcpdump is named, and nothing is installed.`,
       }),
     );
   explain(releases, {
-    exit: "0 all were asked, 1 one could not be",
+    exit: "0 all real servers answered, 1 one did not",
     examples: ["releases", "releases --stack onprem --json"],
   });
 }

@@ -12,13 +12,13 @@ const LAB = "lab";
 export function useCommands(program: Command): void {
   const speakCommand = program
     .command("speak")
-    .argument("<text>", "what is to be said")
-    .option("-o, --output <file>", "where the audio goes", "speech.wav")
+    .argument("<text>", "the text to speak")
+    .option("-o, --output <file>", "file for the audio", "speech.wav")
     .option("--voice <id>", "one of GET /v1/voices")
     .option("--seed <number>", "1 to 100000000", whole(1, 100_000_000))
-    .option("--fresh", "have it spoken even if the result is there already")
+    .option("--fresh", "synthesize it even if the result exists already")
     .option("--json", "for programs")
-    .description("have a sentence said through the VIP")
+    .description("have a text spoken through the VIP")
     .action(
       (text: string, options: { output: string; voice?: string; seed?: number; fresh?: true; json?: true }) =>
         within(program, async ({ inventory, ssh, progress, print }) => {
@@ -31,7 +31,7 @@ export function useCommands(program: Command): void {
         }),
     );
   explain(speakCommand, {
-    exit: "0 it was said",
+    exit: "0 it was spoken",
     examples: [
       'speak "Is anybody there?"',
       'speak "Good morning." -o morning.wav --voice en --fresh',
@@ -41,19 +41,19 @@ export function useCommands(program: Command): void {
 
   const benchCommand = program
     .command("bench")
-    .option("--sentences <number>", "sentences in all; 0 for none", whole(0, 10_000), 20)
-    .option("--at-once <number>", "sentences at the same time", whole(1, 200), 2)
+    .option("--sentences <number>", "number of sentences in all; 0 for none", whole(0, 10_000), 20)
+    .option("--at-once <number>", "number of sentences at the same time", whole(1, 200), 2)
     .option("--characters <number>", "length of a sentence", whole(40, 2000), 120)
     .option(
       "--rate <number>",
-      "light requests a second besides (GET /healthz, a new connection each)",
+      "additional light requests per second (GET /healthz, each on a new connection)",
       whole(0, 200),
       0,
     )
-    .option("--seconds <number>", "the end, whatever was done by then", whole(1, 600), 60)
+    .option("--seconds <number>", "end after this time, whatever has been done by then", whole(1, 600), 60)
     .option("--yes", "do not ask")
     .option("--json", "for programs")
-    .description("put a bounded load on the cluster through its VIP, and say how it does")
+    .description("put a limited load on the cluster through its VIP, and measure how it copes")
     .action(
       (options: {
         sentences: number;
@@ -81,14 +81,14 @@ export function useCommands(program: Command): void {
   benchCommand.addHelpText(
     "after",
     `
-It asks from the stack's client machine (verification.client), from all of its
-addresses in turn, since one address mostly meets one real server; else from
-this computer. Where only HTTPS is open (https.plainPort) it asks by that, with
-the first of apiKeys. Each sentence is a new one, and its result stays on the
-share like any other.`,
+The load comes from the stack's client machine (verification.client), from all
+its addresses in turn, since one address mostly reaches one real server; without
+a client machine it comes from this computer. Where only HTTPS is open
+(https.plainPort) it uses HTTPS, with the first of apiKeys. Each sentence is new,
+and its result stays on the share like any other.`,
   );
   explain(benchCommand, {
-    exit: "0 every request ended well, 1 some did not, 3 you said no",
+    exit: "0 every request succeeded, 1 some did not, 3 you declined",
     examples: [
       "bench",
       "bench --sentences 100 --at-once 8 --stack onprem",
@@ -99,8 +99,8 @@ share like any other.`,
   const ssh = program
     .command("ssh")
     .argument("<machine>", "its name")
-    .argument("[command...]", "what to run there, after a --; a shell without")
-    .description("log in to a machine, its host key checked")
+    .argument("[command...]", "command to run there, after -- (default: a shell)")
+    .description("log in to a machine; its host key is checked")
     .action((name: string, command: string[]) =>
       within(program, async ({ inventory, ssh, progress }) => {
         progress.clear();
@@ -109,7 +109,7 @@ share like any other.`,
       }),
     );
   explain(ssh, {
-    exit: "that of the command there",
+    exit: "that of the command",
     examples: ["ssh rs-1", "ssh rs-1 -- nvidia-smi", "ssh director-1 --stack onprem -- ipvsadm -Ln"],
   });
 }
