@@ -138,7 +138,7 @@ export class Cluster extends pulumi.ComponentResource {
       );
     } else {
       pulumi.log.warn(
-        "monitoring is not set, or switched off: nothing is watched, and nobody is told of what is wrong.",
+        "monitoring is not set or is switched off: nothing is monitored, and nobody is alerted.",
         this,
       );
     }

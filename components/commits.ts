@@ -25,8 +25,8 @@ export async function findCommit(source: string, ref: string): Promise<string | 
     return {
       path: "app.source",
       value: source,
-      message: `was asked what ${ref} is, and gave no answer (${failed})`,
-      fix: "see that this computer reaches it without being asked for a password, or write a commit in app.ref",
+      message: `cannot be asked which commit ${ref} is (${failed})`,
+      fix: "make sure that this computer reaches it without a password prompt, or write a commit in app.ref",
     };
   }
   const found = new Map(
@@ -62,8 +62,13 @@ function git(args: readonly string[]): Promise<{ readonly said: string; readonly
   return new Promise((resolve) => {
     execFile("git", args, { env, timeout: LIMIT * 1000, killSignal: "SIGKILL" }, (error, stdout, stderr) => {
       if (error === null) resolve({ said: stdout });
-      else if (error.killed) resolve({ said: "", failed: `none within ${LIMIT} s` });
-      else resolve({ said: "", failed: stderr.trim().split("\n").at(-1) || error.message });
+      else if (error.killed) resolve({ said: "", failed: `no answer within ${LIMIT} s` });
+      else resolve({ said: "", failed: reasonIn(stderr) ?? error.message });
     });
   });
+}
+
+/** What git says is wrong: its first line, for its last one is general advice. A warning of SSH may stand before it. */
+function reasonIn(stderr: string): string | undefined {
+  return stderr.split("\n").find((line) => line.trim() !== "" && !/^warning:/i.test(line));
 }

@@ -33,7 +33,7 @@ export class Firewall extends pulumi.ComponentResource {
     const { config } = args;
     if (config.firewall.enabled && config.firewall.admins.some((network) => network.endsWith("/0"))) {
       pulumi.log.warn(
-        "firewall.admins lets SSH in from everywhere. List the networks that you deploy and administer from.",
+        "firewall.admins accepts SSH from everywhere. List the networks that you deploy and administer from.",
         this,
       );
     }

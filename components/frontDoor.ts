@@ -117,7 +117,7 @@ export class FrontDoor extends pulumi.ComponentResource {
 
 function fromConfig({ tlsCertificate, tlsKey }: FrontDoorSecrets) {
   if (tlsCertificate === undefined || tlsKey === undefined)
-    throw new pulumi.RunError("tlsCertificate and tlsKey are said to be set, and they are not there.");
+    throw new pulumi.RunError("tlsCertificate and tlsKey were found set, but a value is missing.");
   return { certificate: pulumi.secret(tlsCertificate), key: pulumi.secret(tlsKey) };
 }
 

@@ -78,13 +78,13 @@ export class Monitoring extends pulumi.ComponentResource {
 
     if (config.monitoring.receivers.length === 0) {
       pulumi.log.warn(
-        "monitoring.receivers is empty: nobody is told of what is wrong. Alerts can be seen in Alertmanager.",
+        "monitoring.receivers is empty: nobody receives alerts. They are seen in Alertmanager only.",
         this,
       );
     }
     if (config.monitoring.adminNetworks.length > 0 && !hasPassword(config)) {
       pulumi.log.warn(
-        "monitoringPassword is not set: whoever is in monitoring.adminNetworks may open Prometheus and Alertmanager.",
+        "monitoringPassword is not set: Prometheus and Alertmanager ask nobody in monitoring.adminNetworks for a password. Run: openssl rand -hex 16 | pulumi config set --secret monitoringPassword",
         this,
       );
     }
@@ -170,9 +170,9 @@ export class Monitoring extends pulumi.ComponentResource {
     const receivers = withSecret(config);
     if (receivers.length === 0 && !hasPassword(config) && door === undefined) return undefined;
     if (receivers.length > 0 && receiverSecrets === undefined)
-      throw new pulumi.RunError("receiverSecrets are said to be set, and they are not there.");
+      throw new pulumi.RunError("receiverSecrets was found set, but its value is missing.");
     if (hasPassword(config) && password === undefined)
-      throw new pulumi.RunError("monitoringPassword is said to be set, and it is not there.");
+      throw new pulumi.RunError("monitoringPassword was found set, but its value is missing.");
     const names = receivers.map((receiver) => receiver.name);
     const place = `${pulumi.getStack()}/${monitor.name}`;
     const content = pulumi

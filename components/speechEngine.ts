@@ -69,7 +69,7 @@ export async function findEngine({ app }: ClusterConfig): Promise<Engine | { pro
       path: "app.requirements",
       value: lock,
       message: "has no hashes",
-      fix: "make it with uv pip compile --generate-hashes, see docs/engine.md",
+      fix: "generate it with uv pip compile --generate-hashes (see docs/engine.md)",
     });
   }
   const checksums =
@@ -111,8 +111,9 @@ function problemsIn(checksums: string | undefined): Problem[] {
     .map((line) => ({
       path: "app.model.checksums",
       value: line,
-      message: "is no line of sha256sum with a path inside the model's folder",
-      fix: "make it in that folder: find -L . -type f -printf '%P\\n' | sort | xargs sha256sum",
+      message:
+        "has a line that is not a hash and a path inside the model's directory, as sha256sum prints them",
+      fix: "create the file in that directory: find -L . -type f -printf '%P\\n' | sort | xargs sha256sum",
     }));
 }
 

@@ -81,7 +81,7 @@ export class SpeechService extends pulumi.ComponentResource {
 
     if (config.service.peers && !config.secretsSet.peerKey && args.realServers.length > 1) {
       pulumi.log.warn(
-        "The real servers do not know each other: a visitor's session stays with one of them, and a full queue beside an empty one. " +
+        "peerKey is not set, so each real server works alone: a visitor's session stays on one of them, and a full queue is not shared with an idle one. " +
           "Run: openssl rand -hex 32 | pulumi config set --secret peerKey (or set service.peers to false).",
         this,
       );
@@ -92,8 +92,8 @@ export class SpeechService extends pulumi.ComponentResource {
 
     if (engine && engine.checksums === undefined) {
       pulumi.log.warn(
-        "The weights are not pinned: each real server takes what the hub has, and compares it with the hashes that the hub states. " +
-          `Once one of them is staged: copy its ${paths.engine}/models/${engine.model}/checksums.sha256 and name the copy in app.model.checksums.`,
+        "The weights are not pinned: each real server takes what the hub has and checks it only against the hashes that the hub states. " +
+          `To pin them, copy ${paths.engine}/models/${engine.model}/checksums.sha256 from a real server that has them, and name the copy in app.model.checksums.`,
         this,
       );
     }
@@ -125,7 +125,7 @@ export class SpeechService extends pulumi.ComponentResource {
     staged: pulumi.Resource | undefined,
   ): pulumi.Resource | undefined {
     if (!peersOn(config)) return undefined;
-    if (peerKey === undefined) throw new pulumi.RunError("peerKey is said to be set, and it is not there.");
+    if (peerKey === undefined) throw new pulumi.RunError("peerKey was found set, but its value is missing.");
     const content = pulumi.secret(peerKey).apply((key) => keyContent(config, key));
     return layer(name, machine, "service-key", content, {
       parent: this,

@@ -50,12 +50,12 @@ export class Verification extends pulumi.ComponentResource {
       );
     } else if (config.aws) {
       pulumi.log.warn(
-        "aws.verifier is not set: what AWS says is looked at, and no sentence is asked for. scripts/cluster prove asks for one.",
+        "aws.verifier is not set: the deployment checks what AWS reports, but asks for no sentence. scripts/cluster prove asks for one.",
         this,
       );
     } else {
       pulumi.log.warn(
-        "verification.client is not set: this computer asks for the sentences. Who answers ARP for the VIP is not proved unless it is on that segment, and with mh or sh it hears one real server only.",
+        "verification.client is not set: this computer asks for the sentences. With mh or sh it reaches one real server only, and it can check who answers ARP for the VIP only as root on the VIP's segment.",
         this,
       );
       new local.Command(

@@ -140,7 +140,7 @@ program
 program
   .command("status")
   .description("show the machines and their states")
-  .option("--json", "for programs")
+  .option("--json", "print JSON")
   .action(status);
 program
   .command("ssh")

@@ -23,8 +23,7 @@ const INSTANCE = "aws:ec2/instance:Instance";
 export const rules: readonly Rule[] = [
   {
     name: "no-ssh-from-everywhere",
-    description:
-      "SSH is let in from the networks of those who administer the cluster, and from nowhere else.",
+    description: "SSH is accepted only from the networks of those who administer the cluster.",
     types: [
       "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
       "aws:ec2/securityGroup:SecurityGroup",
@@ -36,13 +35,13 @@ export const rules: readonly Rule[] = [
         ? openFirewall(resource)
         : openRules(resource).map(
             (range) =>
-              `${resource.name} lets SSH in from ${range}. List the networks of aws.admins, such as 203.0.113.7/32.`,
+              `${resource.name} lets SSH in from ${range}. List your networks in aws.admins, such as 203.0.113.7/32.`,
           ),
   },
   {
     name: "metadata-service-v2",
     description:
-      "The credentials of a machine are handed out to its own programs only, and only by version 2 of the metadata service.",
+      "A machine's credentials are given only to its own programs, and only by version 2 of the metadata service.",
     types: [INSTANCE, "aws:ec2/launchTemplate:LaunchTemplate"],
     broken: ({ name, inputs }) => {
       const tokens = at(inputs, "metadataOptions", "httpTokens");
@@ -50,11 +49,11 @@ export const rules: readonly Rule[] = [
       return [
         ...(tokens === "required" || tokens === UNKNOWN
           ? []
-          : [`metadataOptions.httpTokens of ${name} is ${show(tokens)}. Say "required".`]),
+          : [`metadataOptions.httpTokens of ${name} is ${show(tokens)}. Set it to "required".`]),
         ...(hops === 1 || hops === UNKNOWN
           ? []
           : [
-              `metadataOptions.httpPutResponseHopLimit of ${name} is ${show(hops)}: what is forwarded would get an answer. Say 1.`,
+              `metadataOptions.httpPutResponseHopLimit of ${name} is ${show(hops)}: forwarded packets would get an answer. Set it to 1.`,
             ]),
       ];
     },
@@ -75,12 +74,12 @@ export const rules: readonly Rule[] = [
           : [["encrypted", at(inputs, "encrypted")]];
       return where
         .filter(([, value]) => value !== true && value !== UNKNOWN)
-        .map(([path, value]) => `${path} of ${name} is ${show(value)}. Say true.`);
+        .map(([path, value]) => `${path} of ${name} is ${show(value)}. Set it to true.`);
     },
   },
   {
     name: "host-keys-pinned",
-    description: "Every connection to a machine knows the key that the machine must show.",
+    description: "Every connection to a machine has the host key that the machine must show.",
     types: COMMANDS,
     broken: ({ type, name, inputs }) =>
       (type === "command:local:Command" ? [] : [["connection"], ["connection", "proxy"]])
@@ -89,19 +88,19 @@ export const rules: readonly Rule[] = [
         .filter((path) => !isSet(at(inputs, ...path, "hostKey")))
         .map(
           (path) =>
-            `${[...path, "hostKey"].join(".")} of ${name} is not set: whoever answers would be handed root's commands. Set it.`,
+            `${[...path, "hostKey"].join(".")} of ${name} is not set: whoever answers would receive root's commands. Set it.`,
         ),
   },
   {
     name: "secrets-not-plain",
     description:
-      "Secrets travel in layers that are kept secret as a whole, never in commands or beside what everybody may read.",
+      "Secrets travel only in layers that are secret, never in commands or in layers that are shown.",
     types: COMMANDS,
     broken: (resource) => [...inCommands(resource), ...inManifest(resource)],
   },
   {
     name: "tagged",
-    description: "What the program makes on AWS says to which stack it belongs, and by which name.",
+    description: "What the program creates on AWS is tagged with its stack and its name.",
     types: [
       INSTANCE,
       "aws:ec2/networkInterface:NetworkInterface",
@@ -118,11 +117,11 @@ export const rules: readonly Rule[] = [
         ...(stack
           ? []
           : [
-              `${name} has no tag ${STACK_TAG}. The provider of components/platform/aws/index.ts sets it: use that one.`,
+              `${name} has no tag ${STACK_TAG}. The provider of components/platform/aws/index.ts sets it: use that provider.`,
             ]),
         ...(isSet(at(inputs, "tags", "Name"))
           ? []
-          : [`${name} has no tag Name. Give it one, or nobody finds it in AWS's console.`]),
+          : [`${name} has no tag Name. Add one, so that it can be found in AWS's console.`]),
       ];
     },
   },

@@ -38,7 +38,9 @@ export function inCommands({ name, inputs }: Declared): string[] {
       ? Object.keys(environment).filter((key) => /pass|secret|token|private|api_?key/i.test(key))
       : [];
   return [
-    ...texts.map((key) => `${key} of ${name} holds a key or a password. Send it in a layer that is secret.`),
+    ...texts.map(
+      (key) => `${key} of ${name} contains a key or a password. Send it in a layer that is secret.`,
+    ),
     ...variables.map((key) => `${name} gets ${key} in its environment. Send it in a layer that is secret.`),
     ...(hasPassword(at(inputs, "connection"))
       ? [`${name} logs in with a password. Use a key: ssh.privateKeyFile, or the secret sshPrivateKey.`]
@@ -58,12 +60,12 @@ export function inManifest(resource: Declared): string[] {
     .flatMap(([path, { mode }]) => {
       if (manifest?.secret !== true)
         return [
-          `${resource.name} brings ${path}, which holds a secret, in a layer that is shown. Mark it secret: true.`,
+          `${resource.name} installs ${path}, which holds a secret, in a layer that is shown. Mark the layer secret: true.`,
         ];
       return mode.endsWith("0")
         ? []
         : [
-            `${path} of ${resource.name} holds a secret, and its mode ${mode} lets everybody read it. Say 0640 or less.`,
+            `${path} of ${resource.name} holds a secret, but its mode ${mode} lets everybody read it. Set it to 0640 or less.`,
           ];
     });
 }

@@ -53,7 +53,7 @@ export function openFirewall(resource: Declared): string[] {
       ),
     ...(open.includes(String(sshPort))
       ? [
-          `${resource.name} opens port ${sshPort}, which is SSH's, to everybody. Take it out of firewall.openPorts.`,
+          `${resource.name} opens port ${sshPort}, the SSH port, to everybody. Remove it from firewall.openPorts.`,
         ]
       : []),
   ];

@@ -28,11 +28,11 @@ export const stackRules: readonly StackRule[] = [
         const say = (message: string) => [{ urn, message }];
         if (type === INSTANCE && at(inputs, "associatePublicIpAddress") === true) {
           return say(
-            `${name} gets a public address. Leave associatePublicIpAddress out: directors get an Elastic IP.`,
+            `${name} gets a public address. Remove associatePublicIpAddress: directors get an Elastic IP.`,
           );
         }
         if (type === "aws:ec2/subnet:Subnet" && at(inputs, "mapPublicIpOnLaunch") === true) {
-          return say(`${name} gives every machine a public address. Say mapPublicIpOnLaunch: false.`);
+          return say(`${name} gives every machine a public address. Set mapPublicIpOnLaunch to false.`);
         }
         if (type.startsWith("aws:ec2/eip")) {
           const whose = realServers.find((server) =>
@@ -42,7 +42,7 @@ export const stackRules: readonly StackRule[] = [
           );
           return whose === undefined
             ? []
-            : say(`${name} is an Elastic IP of the real server ${whose}. Take it away.`);
+            : say(`${name} is an Elastic IP of the real server ${whose}. Remove it.`);
         }
         return layerOf(at(inputs, "delete"))?.layer === "real-server"
           ? exposedHost({ type, name, urn, inputs, leadsTo }, resources)
@@ -64,7 +64,7 @@ function exposedHost({ urn, name, inputs }: Placed, resources: readonly Placed[]
   return [
     {
       urn,
-      message: `${name} is at ${host}, a public address, without a packet filter. Say firewall.enabled: true, or use its private address.`,
+      message: `${name} is at ${host}, a public address, without a packet filter. Set firewall.enabled to true, or use its private address.`,
     },
   ];
 }

@@ -309,7 +309,7 @@ export function explain(target: Target, reason: string, log: string): Unreachabl
   // A failed hop through the jump host says why on an earlier line than the one that ends the session.
   const telling = lines.find((line) => /connect failed|timed out|no route|refused|unreachable/i.test(line));
   return because(
-    (telling ?? lines.at(-1) ?? "ssh failed without a word").replace(/^ssh: /, "").trim(),
+    (telling ?? lines.at(-1) ?? "ssh failed without a message").replace(/^ssh: /, "").trim(),
     `Check that it is on, and that ${target.address}:${target.port} can be reached from here or from the jump host`,
   );
 }

@@ -36,7 +36,7 @@ export async function preflight(machines: readonly Machine[]): Promise<void> {
       "",
       ...list,
       "",
-      `A machine that is gone for good: take it out of the config and run scripts/cluster forget NAME --stack ${pulumi.getStack()}.`,
+      `If a machine is gone for good, take it out of the config and run scripts/cluster forget NAME --stack ${pulumi.getStack()}.`,
     ].join("\n"),
   );
 }

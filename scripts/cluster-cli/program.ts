@@ -31,9 +31,9 @@ Examples:
   scripts/cluster where 192.168.1.201           which real server serves that client
   scripts/cluster failover                      move the VIP to the other director
   scripts/cluster ssh rs-1 -- nvidia-smi        run a command on a machine
-  scripts/cluster drain rs-2 --reason "new fan" take rs-2 out of the pool once its queue is done
+  scripts/cluster drain rs-2 --reason "new fan" take rs-2 out of the pool; it finishes its queue
   scripts/cluster undrain rs-2                  put it back
-  scripts/cluster upgrade                       deploy this checkout's speech app, one by one
+  scripts/cluster upgrade                       deploy the speech app of this checkout
   scripts/cluster rollback                      go back to the previous release
   scripts/cluster scale 4 --add rs-4=10.0.0.4   add a real server
   scripts/cluster backup --stack onprem         save what is not in git to one file

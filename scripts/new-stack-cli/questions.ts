@@ -56,7 +56,7 @@ export const questions: readonly Question[] = [
     ask: "The address that clients use (VIP), which no machine may have:",
     fallback: undefined,
   },
-  { key: "port", flag: "--port <port>", ask: "Its port:", fallback: "7860" },
+  { key: "port", flag: "--port <port>", ask: "Port of the service:", fallback: "7860" },
   {
     key: "directors",
     flag: "--directors <machines>",

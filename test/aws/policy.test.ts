@@ -61,7 +61,7 @@ describe("the policy pack on aws", () => {
         : resource,
     );
     assert.deepEqual(complaints(opened), [
-      "cosyvoice-firewall-directors-in-22-203.0.113.7_32 lets SSH in from 0.0.0.0/0. List the networks of aws.admins, such as 203.0.113.7/32.",
+      "cosyvoice-firewall-directors-in-22-203.0.113.7_32 lets SSH in from 0.0.0.0/0. List your networks in aws.admins, such as 203.0.113.7/32.",
     ]);
   });
 });

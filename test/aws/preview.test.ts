@@ -46,7 +46,7 @@ describe("what AWS is asked before anything is made", () => {
       said,
       /aws\.realServers\.instanceType is not offered in eu-central-1a\n.*"g5\.xlarge"\n.*zone that has it: eu-central-1b/,
     );
-    assert.match(said, /need 8 vCPUs, and the quota L-DB2E81BA of this account allows 0 in eu-central-1/);
+    assert.match(said, /need 8 vCPUs, but the quota L-DB2E81BA of this account allows 0 in eu-central-1/);
     assert.match(
       said,
       /request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA --desired-value 8/,
@@ -93,7 +93,7 @@ describe("what AWS is asked before anything is made", () => {
         throw new Error("no valid credential sources");
       },
     });
-    assert.match(said, /^AWS could not be asked, and nothing was touched: /);
+    assert.match(said, /^AWS could not be asked; nothing was touched: /);
     assert.match(said, /aws sts get-caller-identity/);
   });
 

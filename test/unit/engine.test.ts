@@ -91,8 +91,8 @@ describe("the engine cosyvoice", () => {
       found.problems.map(({ path, message }) => `${path} ${message}`),
       [
         "app.requirements has no hashes",
-        "app.model.checksums is no line of sha256sum with a path inside the model's folder",
-        "app.model.checksums is no line of sha256sum with a path inside the model's folder",
+        "app.model.checksums has a line that is not a hash and a path inside the model's directory, as sha256sum prints them",
+        "app.model.checksums has a line that is not a hash and a path inside the model's directory, as sha256sum prints them",
       ],
     );
     const none = { requirements: "/nowhere/lock", model: { checksums: "/nowhere/sums" } };
@@ -137,6 +137,6 @@ describe("the commit that a ref means", () => {
     const nowhere = await findCommit(join(folder, "nowhere"), "main");
     assert.ok(typeof nowhere !== "string");
     assert.equal(nowhere.path, "app.source");
-    assert.match(nowhere.message, /^was asked what main is, and gave no answer \(/);
+    assert.match(nowhere.message, /^cannot be asked which commit main is \(fatal: /);
   });
 });

@@ -52,7 +52,7 @@ const cases: Record<
       "everybody",
       INGRESS,
       ssh("0.0.0.0/0"),
-      /^made-up lets SSH in from 0\.0\.0\.0\/0\. List the networks of aws\.admins/,
+      /^made-up lets SSH in from 0\.0\.0\.0\/0\. List your networks in aws\.admins/,
     ],
     ["half of everybody", INGRESS, ssh("128.0.0.0/1"), /128\.0\.0\.0\/1/],
     ["everybody by IPv6", INGRESS, { ...ssh(""), cidrIpv4: undefined, cidrIpv6: "::/0" }, /::\/0/],
@@ -86,12 +86,12 @@ const cases: Record<
       "SSH among the open ports",
       COMMAND,
       firewall("10.0.0.0/8", "\n        tcp dport { 22, 9100 } accept"),
-      /opens port 22, which is SSH's, to everybody\. Take it out of firewall\.openPorts/,
+      /opens port 22, the SSH port, to everybody\. Remove it from firewall\.openPorts/,
     ],
   ],
   "metadata-service-v2": [
     ["version 2", INSTANCE, { metadataOptions: { httpTokens: "required", httpPutResponseHopLimit: 1 } }],
-    ["nothing said", INSTANCE, {}, /httpTokens of made-up is not set\. Say "required"/],
+    ["nothing said", INSTANCE, {}, /httpTokens of made-up is not set\. Set it to "required"/],
     [
       "version 1 as well",
       INSTANCE,
@@ -117,7 +117,7 @@ const cases: Record<
       "a second disk that is plain",
       INSTANCE,
       { rootBlockDevice: { encrypted: true }, ebsBlockDevices: [{ encrypted: false }] },
-      /ebsBlockDevices\[0\]\.encrypted of made-up is false\. Say true/,
+      /ebsBlockDevices\[0\]\.encrypted of made-up is false\. Set it to true/,
     ],
     ["an encrypted share", "aws:efs/fileSystem:FileSystem", { encrypted: true }],
     ["a plain share", "aws:efs/fileSystem:FileSystem", {}, /encrypted of made-up is not set/],
@@ -148,7 +148,7 @@ const cases: Record<
       "a secret file in a layer that is shown",
       COMMAND,
       { stdin: manifest({ "/etc/cosyvoice/peers.key": { content: "hidden", mode: "0640" } }) },
-      /brings \/etc\/cosyvoice\/peers\.key, which holds a secret, in a layer that is shown/,
+      /installs \/etc\/cosyvoice\/peers\.key, which holds a secret, in a layer that is shown/,
     ],
     ...["watch/password", "watch/web.yml", "watch/curl", "front-door/asking-key", "receivers/hook"].map(
       (name) =>
@@ -163,7 +163,7 @@ const cases: Record<
       "a private key where it is not expected",
       COMMAND,
       { stdin: manifest({ "/etc/other": { content: "-----BEGIN EC PRIVATE KEY-----\nhidden" } }) },
-      /brings \/etc\/other/,
+      /installs \/etc\/other/,
     ],
     [
       "a secret that everybody may read",
@@ -180,7 +180,7 @@ const cases: Record<
       "a key in a command",
       COMMAND,
       { create: "echo '-----BEGIN PRIVATE KEY-----'" },
-      /^create of made-up holds a key/,
+      /^create of made-up contains a key/,
     ],
     [
       "a password in the environment",
@@ -279,7 +279,7 @@ describe("no-public-real-servers", () => {
       [],
     );
     assert.deepEqual(complaints(placed("aws:ec2/eip:Eip", "e", {}, ["cosyvoice-rs-1-interface"])), [
-      "e: e is an Elastic IP of the real server cosyvoice-rs-1. Take it away.",
+      "e: e is an Elastic IP of the real server cosyvoice-rs-1. Remove it.",
     ]);
   });
 

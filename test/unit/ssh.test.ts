@@ -44,7 +44,7 @@ describe("explain: what OpenSSH says, for people", () => {
       "channel 0: open failed: connect failed: No route to host\nstdio forwarding failed\nConnection closed by UNKNOWN port 65535",
       /No route to host/,
     ],
-    ["silence", "", /ssh failed without a word/],
+    ["silence", "", /ssh failed without a message/],
   ];
   for (const [what, log, expected] of cases) {
     it(what, () => {

@@ -52,7 +52,7 @@ function quotaProblems(section: AwsConfig, { quotas, vcpus }: AwsFacts): Problem
       {
         path: paths[0] ?? "aws",
         value: section.realServers.instanceType,
-        message: `and what counts with it need ${count} vCPUs, and the quota ${code} of this account allows ${limit} in ${section.region}`,
+        message: `and the other types under the same quota need ${count} vCPUs, but the quota ${code} of this account allows ${limit} in ${section.region}`,
         fix: `ask for more: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code ${code} --desired-value ${count} --region ${section.region} (it takes hours to days), or have fewer machines`,
       },
     ];

@@ -26,7 +26,7 @@ export async function awsPlatform(config: ClusterConfig, section: AwsConfig): Pr
   });
   const facts = await readFacts(section, { stack, platform: NAME }, { provider }).catch((error: unknown) => {
     throw new pulumi.RunError(
-      `AWS could not be asked, and nothing was touched: ${error instanceof Error ? error.message : error}\n  fix: log in (aws sso login, or AWS_PROFILE), and see that aws sts get-caller-identity answers`,
+      `AWS could not be asked; nothing was touched: ${error instanceof Error ? error.message : error}\n  fix: log in (aws sso login, or set AWS_PROFILE), and check that aws sts get-caller-identity answers`,
     );
   });
   const problems = awsProblems(section, facts);

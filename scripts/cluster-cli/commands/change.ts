@@ -66,7 +66,7 @@ too.`,
 
   const scaleCommand = program
     .command("scale")
-    .argument("<number>", "how many real servers there are to be", whole(1, 500))
+    .argument("<number>", "number of real servers wanted", whole(1, 500))
     .option(
       "--add <machine>",
       "on hosts: NAME=ADDRESS of a real server to add, then a space and its SSH host key",
@@ -112,7 +112,7 @@ already, use scripts/cluster forget NAME.`,
   const failoverCommand = program
     .command("failover")
     .option("--force", "move it even if the other director does not send to every real server")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("move the VIP to the other director")
     .action(({ force, json }: { force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
@@ -132,7 +132,7 @@ already, use scripts/cluster forget NAME.`,
     .option("--reason <text>", "the reason, which scripts/cluster status shows")
     .option("--wait <seconds>", "how long to wait for its queue to empty", seconds, 300)
     .option("--force", "drain it even if it is the last one that serves")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("take a real server out of the pool, for example for maintenance; it finishes its queue")
     .action((name: string, options: { reason?: string; wait: number; force?: true; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
@@ -154,7 +154,7 @@ already, use scripts/cluster forget NAME.`,
   const undrainCommand = program
     .command("undrain")
     .argument("<real server>", "its name")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("put a drained real server back into the pool")
     .action((name: string, { json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {

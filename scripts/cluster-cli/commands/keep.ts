@@ -27,7 +27,7 @@ export function keepCommands(program: Command): void {
         .choices(["voices", "all", "none"])
         .default("voices"),
     )
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("save what is not in git to an archive: the state, the stack file, the users' voices")
     .action(({ output, share, json }: BackupOptions & { json?: true }) =>
       within(program, async (session) => {

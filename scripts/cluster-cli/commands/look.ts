@@ -16,7 +16,7 @@ export function lookCommands(program: Command): void {
   const status = program
     .command("status")
     .description("show who holds the VIP, who serves and what they run; certificate, GPUs and alerts, if any")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .action(({ json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         progress.show("asking the machines");
@@ -56,7 +56,7 @@ export function lookCommands(program: Command): void {
   const doctor = program
     .command("doctor")
     .option("--repair", "put back what differs, one machine at a time")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("compare every machine with what was deployed, and look for other faults")
     .action(({ repair: mend, json }: { repair?: true; json?: true }) =>
       within(program, async ({ stack, inventory, ssh, progress, print }) => {
@@ -128,7 +128,7 @@ export function lookCommands(program: Command): void {
     .command("where")
     .argument("<client>", "its IPv4 address", ipv4)
     .description("show which real server a client's new connections go to, and its open connections")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .action((client: string, { json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
         progress.show("asking the directors");
@@ -149,7 +149,7 @@ export function lookCommands(program: Command): void {
   const traceCommand = program
     .command("trace")
     .option("--from <address>", "an address of the client machine to ask from", ipv4)
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("send one request, capture it on all machines at once, and show its path hop by hop")
     .action(({ from, json }: { from?: string; json?: true }) =>
       within(program, async ({ inventory, ssh, progress, print }) => {
@@ -175,7 +175,7 @@ only. A machine without tcpdump is named; nothing is installed.`,
   const releases = program
     .command("releases")
     .description("show the releases of the speech app that the real servers have")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .action(({ json }: { json?: true }) =>
       within(program, async ({ inventory, ssh, progress }) => {
         progress.show("asking the real servers");

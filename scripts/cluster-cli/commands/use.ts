@@ -17,7 +17,7 @@ export function useCommands(program: Command): void {
     .option("--voice <id>", "one of GET /v1/voices")
     .option("--seed <number>", "1 to 100000000", whole(1, 100_000_000))
     .option("--fresh", "synthesize it even if the result exists already")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("have a text spoken through the VIP")
     .action(
       (text: string, options: { output: string; voice?: string; seed?: number; fresh?: true; json?: true }) =>
@@ -52,7 +52,7 @@ export function useCommands(program: Command): void {
     )
     .option("--seconds <number>", "end after this time, whatever has been done by then", whole(1, 600), 60)
     .option("--yes", "do not ask")
-    .option("--json", "for programs")
+    .option("--json", "print JSON")
     .description("put a limited load on the cluster through its VIP, and measure how it copes")
     .action(
       (options: {
