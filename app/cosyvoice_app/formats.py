@@ -60,7 +60,7 @@ def check_format(name: str) -> str:
     if wanted not in MEDIA_TYPES:
         known = list(MEDIA_TYPES)
         raise BadRequest(
-            f"response_format {name[:40]!r} cannot be made here; use one of: {', '.join(known)}",
+            f"response_format {name[:40]!r} is not supported; use one of: {', '.join(known)}",
             zh=f"不支持 response_format {name[:40]!r}；可以使用：{'、'.join(known)}",
             param="response_format",
         )

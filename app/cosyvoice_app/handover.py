@@ -186,7 +186,7 @@ class HandOver:
             log.warning("%s was lost with a job: %s", turn.peer.name, said)
             if heard:
                 raise EngineError(
-                    f"{turn.peer.name} broke off in the middle of the speech: {said}; send it again",
+                    f"{turn.peer.name} failed in the middle of the synthesis: {said}; send the request again",
                     zh=f"{turn.peer.name} 在合成中途中断：{said}；请重新提交",
                     retry_after=1,
                 ) from error
@@ -257,7 +257,7 @@ class Turns:
         NotReady or QueueFull (no turn came).
         """
         if not self._ready():
-            raise NotReady("this node takes no work now", zh="本节点现在不接受任务")
+            raise NotReady("this node accepts no work now", zh="本节点现在不接受任务")
         try:
             async with asyncio.timeout(_PLACE_LIMIT):
                 turn = await self._line.turn()
@@ -266,7 +266,7 @@ class Turns:
         assert isinstance(turn, HomeTurn)
         if not self._ready():
             turn.release()
-            raise NotReady("this node takes no work now", zh="本节点现在不接受任务")
+            raise NotReady("this node accepts no work now", zh="本节点现在不接受任务")
         token = uuid.uuid4().hex
         timer = asyncio.get_running_loop().call_later(_HOLD_LIMIT, self.release, token)
         self._held[token] = (turn, timer)

@@ -105,7 +105,7 @@ class History:
         removed = owner and await self._outputs.share.call(lambda: self._remove(self._folder(owner), name))
         if not removed:
             raise NotFound(
-                f"{name[:80]!r} is not in this history; GET /v1/history lists what is",
+                f"{name[:80]!r} is not in this history; GET /v1/history lists what it has",
                 zh=f"这份历史记录中没有 {name[:80]!r}；GET /v1/history 会列出其中的内容",
             )
 

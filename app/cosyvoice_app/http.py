@@ -112,7 +112,7 @@ def create_api(settings: Settings, service: SpeechService, readiness: Readiness,
 
     @api.get(
         "/readyz",
-        summary="200: send traffic here; 503: do not, with the reason",
+        summary="200: send traffic here; 503: do not send any, with the reason",
         responses={503: {"description": "The same, of a node that is not ready."}},
     )
     async def readyz(request: Request) -> Response:
@@ -212,7 +212,7 @@ def _explain(error: RequestValidationError) -> BadRequest:
             continue
         if not where and isinstance(got, bytes):
             # FastAPI reads no JSON that is not said to be JSON, and curl says that it sends a form.
-            findings.append("the body is not said to be JSON; send 'Content-Type: application/json'")
+            findings.append("the body is not declared as JSON; send 'Content-Type: application/json'")
             findings_zh.append("请求未声明正文是 JSON；请发送 'Content-Type: application/json'")
             continue
         known, demand = _DEMANDS_ZH.get(item["type"], "无效"), item["msg"]
@@ -423,7 +423,7 @@ class Front:
         if scope["path"].startswith(self.PEER_PATHS):
             if caller is None or self._peer_api is None:
                 raise Forbidden(
-                    "this is for the other nodes of the cluster, which sign what they send",
+                    "this address is only for the other nodes of the cluster, which sign their requests",
                     zh="此地址仅供集群中的其他节点使用，请求须有签名",
                 )
             await self._peer_api(scope, receive, send)
@@ -438,7 +438,7 @@ class Front:
                 target = await asyncio.wait_for(asyncio.shield(self._page), PAGE_WAIT)
             except TimeoutError:
                 raise NotReady(
-                    "the page is still being loaded; try again", zh="页面仍在加载；请稍后再试", retry_after=5
+                    "the page is still loading; try again", zh="页面仍在加载；请稍后再试", retry_after=5
                 ) from None
             if self._sessions is None:
                 answering = target(scope, receive, send)
@@ -493,7 +493,7 @@ def limited(receive: Receive, most: int = MAX_BODY) -> Receive:
         except TimeoutError:
             raise _Refused(
                 SlowRequest(
-                    f"the body did not come within {BODY_TIME_LIMIT:g} s",
+                    f"the request body did not arrive within {BODY_TIME_LIMIT:g} s",
                     zh=f"请求正文没有在 {BODY_TIME_LIMIT:g} 秒内传完",
                 )
             ) from None
@@ -509,6 +509,6 @@ def limited(receive: Receive, most: int = MAX_BODY) -> Receive:
 
 def _too_large(size: int, most: int) -> TooLarge:
     return TooLarge(
-        f"the body is {size} bytes long or more; at most {most} are taken",
+        f"the request body is {size} bytes long or more; at most {most} are accepted",
         zh=f"请求正文至少有 {size} 字节；最多 {most} 字节",
     )

@@ -102,7 +102,7 @@ class Outputs:
         data = await self.find(name) if is_result_name(name) else None
         if data is None:
             raise NotFound(
-                f"there is no result {name[:80]!r}; GET /v1/results lists those that are there",
+                f"there is no result {name[:80]!r}; GET /v1/results lists those that exist",
                 zh=f"没有名为 {name[:80]!r} 的结果；GET /v1/results 会列出现有的结果",
             )
         return data

@@ -60,11 +60,11 @@ _ENGLISH = {
     "instruct_hint": "Dialect, emotion, pace",
     "like": "Speak like a recording",
     "recording": "3 to 10 s of one clear voice",
-    "prompt_text": "What is said in it (optional)",
-    "prompt_text_hint": "With its words the voice is cloned; without, it is only listened to",
+    "prompt_text": "Words spoken in it (optional)",
+    "prompt_text_hint": "With the words, the voice is cloned; without, only its sound is used",
     "saved": "Saved voice",
     "saved_hint": "Instead of a recording",
-    "name": "Save it as",
+    "name": "Save as",
     "shared": "Others may use it",
     "save": "Save this voice",
     "forget": "Remove the chosen voice",
@@ -232,7 +232,7 @@ def create_page(settings: Settings, service: SpeechService) -> FastAPI:
             data = await asyncio.to_thread(Path(recording).read_bytes)
         except FileNotFoundError:
             raise BadRequest(
-                "the recording is not here any more: uploads are kept for a day at most; upload it again",
+                "the recording is no longer here: uploads are kept for a day at most; upload it again",
                 zh="录音已不在服务器上：上传的文件最多保留一天；请重新上传",
             ) from None
         return await read_prompt(data, name=Path(recording).name)
@@ -524,7 +524,7 @@ def render_results(found: list[Result] | str, now: float, *, chinese: bool) -> s
     if isinstance(found, str):
         return f'<p class="none">{html.escape(found)}</p>'
     if not found:
-        return f'<p class="none">{"还没有结果" if chinese else "Nothing has been made yet."}</p>'
+        return f'<p class="none">{"还没有结果" if chinese else "No results yet."}</p>'
     return f"<ol>{''.join(_render_result(result, now, chinese) for result in found)}</ol>"
 
 

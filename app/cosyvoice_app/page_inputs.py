@@ -43,7 +43,7 @@ class Page(gr.Blocks):  # type: ignore[name-defined, misc]
         """Raises BadRequest."""
         if len(inputs) < len(event.inputs):
             raise BadRequest(
-                f"{len(inputs)} values came for this event, which takes {len(event.inputs)}; send all",
+                f"this event takes {len(event.inputs)} values, but got {len(inputs)}; send all of them",
                 zh=f"此事件需要 {len(event.inputs)} 个值，只收到 {len(inputs)} 个；请全部发送",
             )
         for path in paths_in(inputs):

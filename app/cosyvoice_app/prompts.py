@@ -67,7 +67,8 @@ async def read_prompt(data: bytes, *, name: str) -> Prompt:
     if len(data) > MAX_BYTES:
         size = f"{len(data) / (1 << 20):.1f} MiB"
         raise TooLarge(
-            f"{shown} is {size} large, at most {MAX_BYTES >> 20} are taken: take 3 to 10 s of clear speech",
+            f"{shown} is {size} large, but at most {MAX_BYTES >> 20} MiB are accepted: "
+            "use 3 to 10 s of clear speech",
             zh=f"{shown} 有 {size}，最多 {MAX_BYTES >> 20} MiB：请截取 3 到 10 秒清晰的人声",
             param="prompt",
         )
@@ -132,8 +133,8 @@ def _refusal(shown: str, kind: str, found: dict[str, Any]) -> BadRequest:
         case "low_rate":
             return _bad(
                 shown,
-                f"is sampled at {found['rate']} Hz, {LOWEST_RATE} Hz or more are needed: record it anew, "
-                "raising the rate of the file adds nothing",
+                f"is sampled at {found['rate']} Hz, but at least {LOWEST_RATE} Hz are needed: "
+                "record it again, since raising the rate of the file does not help",
                 f"的采样率是 {found['rate']} Hz，至少需要 {LOWEST_RATE} Hz：请重新录制，直接转换采样率没有用",
             )
         case "high_rate":
@@ -145,21 +146,21 @@ def _refusal(shown: str, kind: str, found: dict[str, Any]) -> BadRequest:
         case "long":
             return _bad(
                 shown,
-                f"is {found['seconds']:.1f} s long or more, {LONGEST:g} s at most are taken: "
+                f"is {found['seconds']:.1f} s long or more, but at most {LONGEST:g} s are accepted: "
                 "cut out 3 to 10 s of clear speech",
                 f"长 {found['seconds']:.1f} 秒以上，最多 {LONGEST:g} 秒：请截取 3 到 10 秒清晰的人声",
             )
         case "short":
             return _bad(
                 shown,
-                f"is {found['seconds']:.2f} s long, at least {SHORTEST:g} s is needed and 3 to 10 s are best",
+                f"is {found['seconds']:.2f} s long, but needs at least {SHORTEST:g} s; 3 to 10 s are best",
                 f"只有 {found['seconds']:.2f} 秒，至少需要 {SHORTEST:g} 秒，3 到 10 秒最好",
             )
         case "silent":
             return _bad(
                 shown,
                 f"is nearly silent ({found['decibels']:.0f} dB, at least {QUIETEST:g} are needed): "
-                "look at the microphone and record it nearer and louder",
+                "check the microphone, and record it closer and louder",
                 f"几乎没有声音（{found['decibels']:.0f} dB，至少需要 {QUIETEST:g} dB）："
                 "请检查麦克风，靠近些、大声些重新录制",
             )
@@ -172,7 +173,7 @@ def _refusal(shown: str, kind: str, found: dict[str, Any]) -> BadRequest:
     return _bad(
         shown,
         f"looks like {kind} but cannot be decoded ({found.get('reason') or 'it is damaged'}); "
-        "save it anew as WAV and upload that",
+        "save it again as WAV and upload that",
         f"看起来是 {kind}，但无法解码（{found.get('reason') or '文件已损坏'}）；请重新存为 WAV 再上传",
     )
 
@@ -227,7 +228,7 @@ async def _decode_now(data: bytes) -> tuple[dict[str, Any], bytes]:
         await process.wait()
     if process.returncode == _NOT_STARTED:
         raise EngineError(
-            "this node cannot read uploads: its decoder does not start; tell who runs this service",
+            "this node cannot read uploads: its decoder does not start; tell this service's administrator",
             zh="本节点无法读取上传的文件：解码程序不能启动；请联系本服务的管理员",
         )
     line, _, frames = output.partition(b"\n")

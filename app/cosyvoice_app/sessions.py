@@ -243,7 +243,7 @@ class Sessions:
                 raise
             # What the client sent is gone, so nobody else can be asked.
             raise NotReady(
-                f"{peer.name} went away while it was sent to; send it again",
+                f"{peer.name} disconnected while receiving the request; send it again",
                 zh=f"{peer.name} 在接收时断开；请重新发送",
                 retry_after=1,
             ) from None
@@ -345,7 +345,7 @@ async def check_body(caller: Caller, scope: Scope, receive: Receive) -> Receive:
         return receive
     body = await _whole(receive)
     if hashlib.sha256(body).hexdigest() != caller.body:
-        raise Forbidden("the body is not what was signed", zh="请求正文与签名不符")
+        raise Forbidden("the request body does not match its signature", zh="请求正文与签名不符")
     return _replay(body, receive)
 
 

@@ -219,8 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--enable-queue",
         action="store_true",
-        help="let requests wait for their turn, COSYVOICE_QUEUE_LENGTH of them at most; "
-        "without it a request that comes while another one runs is refused",
+        help="let requests wait in a queue, at most COSYVOICE_QUEUE_LENGTH of them; "
+        "without it a request that arrives while another one runs is refused",
     )
     parser.add_argument(
         "--max-seconds",

@@ -177,7 +177,7 @@ class SpeechService:
         limit = self._settings.max_characters
         if len(text) > limit:
             raise BadRequest(
-                f"the text is {len(text)} characters long; at most {limit} are taken: cut it into parts",
+                f"the text is {len(text)} characters long; at most {limit} are accepted: split it into parts",
                 zh=f"文本有 {len(text)} 个字符，最多 {limit} 个：请分段提交",
                 param="input",
             )
@@ -191,13 +191,13 @@ class SpeechService:
             )
         if not (math.isfinite(speed) and MIN_SPEED <= speed <= MAX_SPEED):
             raise BadRequest(
-                f"speed is {speed}; set it from {MIN_SPEED} to {MAX_SPEED} (1 is normal)",
+                f"speed is {speed}; use a number from {MIN_SPEED} to {MAX_SPEED} (1 is normal)",
                 zh=f"语速是 {speed}；请设为 {MIN_SPEED} 到 {MAX_SPEED}（1 为正常语速）",
                 param="speed",
             )
         if not MIN_SEED <= seed <= MAX_SEED:
             raise BadRequest(
-                f"seed is {seed}; set it from {MIN_SEED} to {MAX_SEED}",
+                f"seed is {seed}; use a number from {MIN_SEED} to {MAX_SEED}",
                 zh=f"随机种子是 {seed}；请设为 {MIN_SEED} 到 {MAX_SEED}",
                 param="seed",
             )
@@ -445,13 +445,13 @@ class SpeechService:
             seconds = self._estimate()
             if self._settings.enable_queue:
                 raise QueueFull(
-                    f"{waiting} requests wait already, which is the limit of this node; "
+                    f"{waiting} requests are waiting already, which is the limit of this node; "
                     f"try again in {seconds} s",
                     zh=f"已有 {waiting} 个请求在排队，达到本节点的上限；请在 {seconds} 秒后再试",
                     retry_after=seconds,
                 )
             raise QueueFull(
-                "a synthesis runs, and this node takes one at a time "
+                "a synthesis is running, and this node takes one request at a time "
                 "(it was started without --enable-queue); "
                 f"try again in {seconds} s",
                 zh="本节点一次只处理一个请求（启动时没有加 --enable-queue），现在正在合成；"
@@ -471,7 +471,7 @@ class SpeechService:
             if not isinstance(error, TimeoutError):
                 raise
             raise QueueFull(
-                f"the turn did not come within {self._settings.wait_limit:g} s; try again later",
+                f"the request waited for longer than {self._settings.wait_limit:g} s; try again later",
                 zh=f"排队等候超过了 {self._settings.wait_limit:g} 秒；请稍后再试",
                 retry_after=self._estimate(),
             ) from None
@@ -495,7 +495,7 @@ class SpeechService:
             self._count_failure()
             raise TimeLimit(
                 f"the synthesis took longer than {self._settings.time_limit:g} s and was stopped; "
-                "cut the text into parts",
+                "split the text into parts",
                 zh=f"合成超过了 {self._settings.time_limit:g} 秒，已被终止；请把文本分段提交",
             ) from None
         except ServiceError:
@@ -571,7 +571,7 @@ def _cleaned(said: str, param: str, limit: int) -> str:
     """A further text of a request. Raises BadRequest."""
     if len(said) > limit:
         raise BadRequest(
-            f"{param} is {len(said)} characters long; at most {limit} are taken",
+            f"{param} is {len(said)} characters long; at most {limit} are accepted",
             zh=f"{param} 有 {len(said)} 个字符，最多 {limit} 个",
             param=param,
         )

@@ -48,10 +48,10 @@ class SpeechBody(BaseModel):
     instructions: str = Field(
         default="",
         max_length=2000,
-        description="How to say it: an id of GET /v1/instructions, or words. An engine that understands no "
-        "words goes without them.",
+        description="How to say it: an id of GET /v1/instructions, or words. An engine that does not "
+        "understand words ignores them.",
     )
-    stream: bool = Field(default=False, description="Send the audio while it is being made.")
+    stream: bool = Field(default=False, description="Send the audio while it is being synthesized.")
 
 
 def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
@@ -86,11 +86,11 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
         prompt: Annotated[UploadFile, File(description="3 to 10 s of one voice: WAV, FLAC, MP3 or Ogg.")],
         input: Annotated[str, Form(description="The text to say.")],
         prompt_text: Annotated[
-            str, Form(description="The words of the recording. Without them it is only listened to.")
+            str, Form(description="The words spoken in the recording. Without them only its sound is used.")
         ] = "",
         mode: Annotated[
             Literal["", "clone", "cross_lingual", "instruct"],
-            Form(description="Without it: what `instructions` and `prompt_text` call for."),
+            Form(description="If not given, it follows from `instructions` and `prompt_text`."),
         ] = "",
         instructions: Annotated[str, Form(description="As in POST /v1/audio/speech.")] = "",
         speed: Annotated[float, Form()] = 1.0,
@@ -112,7 +112,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
         )
         return await _answer(service, encodings, request, wanted, format, stream)
 
-    @api.get("/v1/instructions", summary="How a voice can be told to speak")
+    @api.get("/v1/instructions", summary="The instructions that tell a voice how to speak")
     async def instructions() -> dict[str, Any]:
         return {
             "object": "list",
@@ -147,7 +147,7 @@ def add_speech_routes(api: FastAPI, service: SpeechService) -> None:
         read = await until_gone(request, read_prompt(await prompt.read(), name=prompt.filename or ""))
         return (await service.voices.save(name, read, prompt_text, owner, shared=shared)).as_json(owner)
 
-    @api.delete("/v1/voices/{id}", summary="Remove a voice of one's own", status_code=204)
+    @api.delete("/v1/voices/{id}", summary="Remove one of the caller's own voices", status_code=204)
     async def remove(id: str, request: Request) -> Response:
         await service.voices.remove(id, _need_owner(request))
         return Response(status_code=204)
@@ -158,7 +158,7 @@ def _need_owner(request: Request) -> str:
     owner = owner_of(request.headers)
     if not owner:
         raise BadRequest(
-            "a saved voice belongs to somebody, and this request does not say to whom: open the page once "
+            "a saved voice needs an owner, but this request identifies nobody: open the page once "
             "and send its cookie, or send 'Authorization: Bearer KEY' with a key of 20 characters or more "
             "that only you know",
             zh="保存的声音需要有所有者，但请求中没有身份信息：请先打开一次页面并带上它的 cookie，"

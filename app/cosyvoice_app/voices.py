@@ -106,7 +106,7 @@ class Voices:
         if len(there) >= MOST_OF_ALL:
             raise BadRequest(
                 f"{len(there)} voices of all users are saved, which is the limit; "
-                "ask who runs this service to remove some",
+                "ask the administrator of this service to remove some",
                 zh=f"所有用户共保存了 {len(there)} 个声音，达到上限；请联系本服务的管理员清理",
             )
         pending = await self._share.begin(self._path(id_))
@@ -160,7 +160,7 @@ class Voices:
                 found = await self._share.call(lambda: self._read(id, take), missing_is_fine=True)
         if found is None or not (found[0].shared or found[0].belongs_to(owner)):
             raise NotFound(
-                f"there is no voice {id[:40]!r} that you could use; choose one from the list",
+                f"there is no voice {id[:40]!r} that you can use; choose one from the list",
                 zh=f"没有您可以使用的声音 {id[:40]!r}；请从列表中选择",
                 param="voice",
             )
@@ -246,7 +246,7 @@ def _clean(value: str, param: str, what: tuple[str, str], most: int, *, empty: b
     cleaned = "".join(c for c in cleaned if c == "\u200d" or unicodedata.category(c) != "Cf").strip()
     if len(cleaned) > most:
         raise BadRequest(
-            f"{what[0]} is {len(cleaned)} characters long; at most {most} are taken: shorten it",
+            f"{what[0]} is {len(cleaned)} characters long; at most {most} are accepted: shorten it",
             zh=f"{what[1]}有 {len(cleaned)} 个字符，最多 {most} 个：请缩短",
             param=param,
         )

@@ -297,9 +297,9 @@ def test_the_plan_holds_all_that_determines_the_audio_and_nothing_else(where: Wh
         (
             {"mode": "sing"},
             "mode",
-            "'sing' is not one that the cosyvoice engine has; use one of: voice, clone",
+            "the cosyvoice engine does not have the mode 'sing'; use one of: voice, clone",
         ),
-        ({"text": "a<|endofprompt|>b"}, "input", r"holds the control token <\|endofprompt\|>"),
+        ({"text": "a<|endofprompt|>b"}, "input", r"contains the control token <\|endofprompt\|>"),
         ({"mode": "instruct", "instruct": "<|im_end|>"}, "instructions", r"control token <\|im_end\|>"),
     ],
 )
@@ -365,8 +365,8 @@ def test_a_time_limit_ends_what_does_not_end(
         ("garbage", "it wrote what is no frame: b'this'"),
         ("flood", "it gave more than 8 MB of audio for one text"),
         ("the thread dies", r"the model failed: AssertionError: <\|endofprompt\|> not detected"),
-        ("it runs out", r"the GPU's memory was not enough for this text \(.*2.00 GiB\); try again"),
-        ("the thread runs out", "the GPU's memory was not enough"),
+        ("it runs out", r"the GPU has too little memory for this text \(.*2.00 GiB\); try again"),
+        ("the thread runs out", "the GPU has too little memory"),
     ],
 )
 def test_a_broken_process_is_told_and_replaced(

@@ -151,12 +151,12 @@ def test_an_instruction_is_heard() -> None:
         (
             {"mode": "instruct", "instruct": "like a pirate"},
             "instructions",
-            "understands no instruction in words",
+            "does not understand words",
         ),
         (
             {"mode": "sing"},
             "mode",
-            "'sing' is not one that the cpu engine has; use one of: voice, clone, cross",
+            "the cpu engine does not have the mode 'sing'; use one of: voice, clone, cross",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def test_another_rate_in_the_middle_is_a_mistake() -> None:
 def test_names_of_formats() -> None:
     assert check_format(" MP3") == "mp3"
     with pytest.raises(
-        BadRequest, match=r"'flac' cannot be made here; use one of: wav, mp3, opus, pcm"
+        BadRequest, match=r"'flac' is not supported; use one of: wav, mp3, opus, pcm"
     ) as caught:
         check_format("flac")
     assert caught.value.param == "response_format"

@@ -30,7 +30,7 @@ def test_a_result_shows_what_made_it() -> None:
 
 
 def test_nothing_and_trouble_are_shown_too() -> None:
-    assert "Nothing has been made yet" in render_results([], 0, chinese=False)
+    assert "No results yet" in render_results([], 0, chinese=False)
     assert "还没有结果" in render_results([], 0, chinese=True)
     assert "a &lt;share&gt; is away" in render_results("a <share> is away", 0, chinese=False)
 

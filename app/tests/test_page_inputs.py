@@ -62,12 +62,12 @@ def test_no_file_of_the_machine_is_taken_for_an_upload(server: Server, where: in
 @pytest.mark.parametrize(
     ("values", "english", "chinese"),
     [
-        (["hi", "auto", 1, 0], "seed is 0; set it from 1 to 100000000", "随机种子是 0；请设为 1 到"),
-        (["hi", "auto", 1, 100000001], "seed is 100000001; set it from", "随机种子是 100000001；请设为 1 到"),
+        (["hi", "auto", 1, 0], "seed is 0; use a number from 1 to 100000000", "随机种子是 0；请设为 1 到"),
+        (["hi", "auto", 1, 100000001], "seed is 100000001; use a", "随机种子是 100000001；请设为 1 到"),
         (["hi", "auto", 1, 1.5], "seed is 1.5; set it to a whole number", "随机种子是 1.5；请设为"),
         (["hi", "auto", 1, "abc"], "seed is 'abc'; send a number", "seed 是 'abc'；请发送数字"),
         (["hi", "auto", 1, None], "seed is None; set it to a whole number", "随机种子是 None；请设为"),
-        (["hi", "auto", 9, 1], "speed is 9; set it from 0.5 to 2.0", "语速是 9；请设为 0.5 到 2.0"),
+        (["hi", "auto", 9, 1], "speed is 9; use a number from 0.5 to 2.0", "语速是 9；请设为 0.5 到 2.0"),
         (["hi", "auto", "fast", 1], "speed is 'fast'; send a number", "speed 是 'fast'；请发送数字"),
         (["hi", "klingon", 1, 1], "voice 'klingon' is not known", "没有名为 'klingon' 的声音"),
         (["hi", "auto", 1, 1, ["x"]], "instruct is \"['x']\"; send a text", "请发送文本"),
@@ -103,7 +103,7 @@ def test_it_is_the_same_once_the_page_has_been_opened(server: Server) -> None:
             return next(line for line in stream.iter_lines() if "process_completed" in line)
 
     assert '"success":true' in run(opening, [])
-    assert "seed is 0; set it from 1" in run(speaks, ["hi", "auto", 1, 0, "", "", None, ""])
+    assert "seed is 0; use a number from 1" in run(speaks, ["hi", "auto", 1, 0, "", "", None, ""])
 
 
 def test_an_upload_that_is_gone_is_told(server: Server) -> None:
@@ -115,7 +115,7 @@ def test_an_upload_that_is_gone_is_told(server: Server) -> None:
 
 def test_what_was_sent_does_not_come_into_the_journal(server: Server) -> None:
     answer = call(server, ["my secret words"])
-    assert "1 values came for this event, which takes 8" in answer
+    assert "this event takes 8 values, but got 1" in answer
     assert "my secret words" not in server.log.read_text()
 
 

@@ -98,9 +98,9 @@ def noise(seconds: float, rate: int = 24000, level: float = 0.1) -> np.ndarray:
         (b"\0\0\0\x20ftypM4A ", "is MP4/M4A; save the recording as WAV", "是 MP4/M4A；请把录音另存为 WAV"),
         (b"\x1aE\xdf\xa3webm", "is WebM/Matroska; save the recording as WAV", "是 WebM/Matroska"),
         (b"RIFF\0\0\0\0WAVE", "like WAV but cannot be decoded (Error in WAV", "看起来是 WAV，但无法解码"),
-        (file(noise(0.5)), "is 0.50 s long, at least 1 s is needed and 3 to 10 s are best", "只有 0.50 秒"),
-        (file(noise(31)), "is 31.0 s long or more, 30 s at most are taken", "长 31.0 秒以上，最多 30 秒"),
-        (file(noise(2), 8000), "is sampled at 8000 Hz, 16000 Hz or more are needed", "采样率是 8000 Hz"),
+        (file(noise(0.5)), "is 0.50 s long, but needs at least 1 s; 3 to 10 s are best", "只有 0.50 秒"),
+        (file(noise(31)), "is 31.0 s long or more, but at most 30 s", "长 31.0 秒以上，最多 30 秒"),
+        (file(noise(2), 8000), "is sampled at 8000 Hz, but at least 16000 Hz are needed", "采样率是 8000 Hz"),
         (file(noise(2), 384_000), "claims 384000 Hz; save it at 48000 Hz or less", "标为 384000 Hz"),
         (file(silence(2)), "is nearly silent (-180 dB, at least -50 are needed)", "几乎没有声音（-180 dB"),
         (file(noise(2, level=0.001)), "is nearly silent (-60 dB", "几乎没有声音（-60 dB"),
@@ -126,7 +126,7 @@ def test_a_voice_that_is_a_little_too_loud_is_taken(voice: np.ndarray) -> None:
 
 
 def test_an_upload_that_is_too_large_is_not_even_looked_at() -> None:
-    with pytest.raises(TooLarge, match=r"10\.0 MiB large, at most 10 are taken") as caught:
+    with pytest.raises(TooLarge, match=r"10\.0 MiB large, but at most 10 MiB are accepted") as caught:
         read(b"RIFF" + b"\0" * MAX_BYTES)
     assert "最多 10 MiB" in caught.value.text(chinese=True)
 

@@ -130,7 +130,7 @@ def test_results_are_listed_and_served_whole_and_in_ranges(server: Server) -> No
         (
             {"input": "hi", "response_format": "flac"},
             "response_format",
-            "'flac' cannot be made here; use one of: wav, mp3, opus, pcm",
+            "'flac' is not supported; use one of: wav, mp3, opus, pcm",
         ),
         ({"input": ["hi"]}, "input", "valid string"),
     ],

@@ -174,7 +174,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path: Path)
         bench.engine.open.clear()
         tasks = [bench.say(text) for text in "abc"]
         await settled(lambda: bench.service.waiting == 2)
-        with pytest.raises(QueueFull, match="2 requests wait already") as caught:
+        with pytest.raises(QueueFull, match="2 requests are waiting already") as caught:
             await bench.say("d")
         assert caught.value.status == 503
         assert (caught.value.retry_after or 0) >= 1
@@ -226,7 +226,7 @@ def test_a_turn_that_does_not_come_is_given_up(tmp_path: Path) -> None:
         bench.engine.open.clear()
         first = bench.say("a")
         await settled(lambda: bench.engine.inside == 1)
-        with pytest.raises(QueueFull, match=r"did not come within 0\.2 s"):
+        with pytest.raises(QueueFull, match=r"waited for longer than 0\.2 s"):
             await bench.say("b")
         bench.engine.open.set()
         await first
@@ -252,7 +252,7 @@ def test_a_synthesis_over_the_limit_is_stopped_and_the_next_one_runs(tmp_path: P
     async def work() -> None:
         bench = await Bench(tmp_path, "--enable-queue", COSYVOICE_TIME_LIMIT="0.2").ready()
         bench.engine.open.clear()
-        with pytest.raises(TimeLimit, match=r"longer than 0.2 s and was stopped; cut the text"):
+        with pytest.raises(TimeLimit, match=r"longer than 0.2 s and was stopped; split the text"):
             await bench.say("a")
         assert bench.engine.inside == 0
         bench.engine.open.set()
@@ -498,9 +498,9 @@ def test_an_engine_that_starts_again_takes_the_node_out_and_requests_wait(tmp_pa
         ({"text": " 。。。 "}, "input", "nothing to say"),
         ({"text": "a" * 4097}, "input", "4097 characters long; at most 4096"),
         ({"text": "a\ud800"}, "input", "surrogate"),
-        ({"speed": 0.1}, "speed", "speed is 0.1; set it from 0.5 to 2.0"),
+        ({"speed": 0.1}, "speed", "speed is 0.1; use a number from 0.5 to 2.0"),
         ({"speed": float("nan")}, "speed", "speed is nan"),
-        ({"seed": 0}, "seed", "seed is 0; set it from 1 to 100000000"),
+        ({"seed": 0}, "seed", "seed is 0; use a number from 1 to 100000000"),
         ({"seed": 100_000_001}, "seed", "seed is 100000001"),
     ],
 )

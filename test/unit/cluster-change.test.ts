@@ -117,11 +117,11 @@ describe("a stack file that a command changes", () => {
     assert.deepEqual(difference(text, file.text), ["+    - name: rs-4", "+      address: 192.168.1.104"]);
     assert.match(
       file.text,
-      / {6}# weight: 2\n {4}- name: rs-4\n {6}address: 192\.168\.1\.104\n\n {2}# Where /,
+      / {6}# weight: 2\n {4}- name: rs-4\n {6}address: 192\.168\.1\.104\n\n {2}# The share /,
     );
     file.remove(["realServers", 2]);
     assert.match(file.text, /192\.168\.1\.102\n {4}- name: rs-4/);
-    assert.match(file.text, /# Where \/root/);
+    assert.match(file.text, /# The share that all real servers mount at \/root/);
   });
 
   it("is laid out anew where its layout leaves no other way, and means the same", () => {

@@ -185,26 +185,26 @@ class Engine(ABC):
         if mode not in self.modes:
             known = ", ".join(m for m in MODES if m in self.modes)
             raise BadRequest(
-                f"the mode {mode!r} is not one that the {self.name} engine has; use one of: {known}",
+                f"the {self.name} engine does not have the mode {mode!r}; use one of: {known}",
                 zh=f"{self.name} 引擎没有“{_CHINESE_MODES.get(mode, mode)}”模式；可以使用：{known}",
                 param="mode",
             )
         if mode in ("clone", "cross_lingual") and request.prompt is None:
             raise BadRequest(
-                f"the mode {mode!r} needs a recording to speak like, and there is none; send one",
+                f"the mode {mode!r} needs a recording to speak like, but there is none; send one",
                 zh=f"“{_CHINESE_MODES[mode]}”需要一段参考录音，但没有收到；请上传或录制一段",
                 param="prompt",
             )
         if mode == "clone" and not request.prompt_text.strip():
             raise BadRequest(
-                "the mode 'clone' needs the words of the recording, and there are none; "
+                "the mode 'clone' needs the words of the recording, but there are none; "
                 "write them down, or use the mode 'cross_lingual'",
                 zh="“声音克隆”需要参考录音的文字内容，但内容为空；请填写，或改用“跨语种克隆”",
                 param="prompt_text",
             )
         if mode == "instruct" and not request.instruct.strip():
             raise BadRequest(
-                "the mode 'instruct' needs an instruction, and there is none; choose one or write one",
+                "the mode 'instruct' needs an instruction, but there is none; choose or write one",
                 zh="“指令控制”需要一条指令，但内容为空；请选择或填写一条",
                 param="instructions",
             )

@@ -189,8 +189,8 @@ class CosyVoiceEngine(Engine):
         ):
             if found := _CONTROL.search(said):
                 raise BadRequest(
-                    f"{param} holds the control token {found[0]}, which the model keeps for itself; "
-                    "take it out",
+                    f"{param} contains the control token {found[0]}, which is reserved for the model; "
+                    "remove it",
                     zh=f"{param} 中含有模型保留的控制符 {found[0]}；请删除",
                     param=param,
                 )

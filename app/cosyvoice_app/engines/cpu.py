@@ -78,7 +78,7 @@ class CpuEngine(Engine):
         path = shutil.which(self._program)
         if path is None:
             raise EngineUnavailable(
-                f"the cpu engine needs the program {self._program!r}, which is not there: "
+                f"the cpu engine needs the program {self._program!r}, which is not installed: "
                 "install the Debian package espeak-ng"
             )
         self._path = path
@@ -100,7 +100,7 @@ class CpuEngine(Engine):
         foreign = texts.foreign_letters(request.text)
         if foreign:
             raise BadRequest(
-                f"the text holds letters that this engine cannot read: {foreign[:20]!r}; "
+                f"the text contains letters that this engine cannot read: {foreign[:20]!r}; "
                 "it reads Chinese characters and Latin letters",
                 zh=f"文本中有本引擎读不了的文字：{foreign[:20]!r}；它能读汉字和拉丁字母",
                 param="input",
@@ -145,7 +145,7 @@ class CpuEngine(Engine):
         if preset is None:
             known = ", ".join(p.id for p in self.instructs)
             raise BadRequest(
-                f"the cpu engine stands in for presets only and understands no instruction in words, such as "
+                f"the cpu engine only imitates preset instructions and does not understand words such as "
                 f"{request.instruct[:40]!r}; use one of: {known}",
                 zh=f"cpu 引擎只能模拟预设指令，不理解 {request.instruct[:40]!r} 这样的文字指令；"
                 f"可以使用：{known}",

@@ -393,7 +393,7 @@ def _failure(header: Mapping[str, Any]) -> EngineError:
     if kind in _MEMORY:
         where, place = _MEMORY[kind]
         return EngineError(
-            f"the {where}'s memory was not enough for this text ({said}); "
+            f"the {where} has too little memory for this text ({said}); "
             "try again in a minute, or with a shorter text",
             zh=f"{place}不足，无法合成这段文本（{said}）；请一分钟后再试，或缩短文本",
             retry_after=60,
