@@ -129,8 +129,7 @@ export class Load {
   async finished(): Promise<Log> {
     const exitCode = await this.watcher.ended;
     const { log } = this;
-    if (!log.whole)
-      throw new Error(`The load client broke off (exit code ${exitCode}): ${this.watcher.stderr}`);
+    if (!log.whole) throw new Error(`The load client failed (exit code ${exitCode}): ${this.watcher.stderr}`);
     return log;
   }
 

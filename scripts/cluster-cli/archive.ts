@@ -75,7 +75,7 @@ export async function unpack(archive: string, directory: string): Promise<Manife
     manifest = manifestSchema.parse(JSON.parse(await readFile(join(directory, MANIFEST), "utf8")));
   } catch (error) {
     throw new Error(
-      `${archive} is no backup of scripts/cluster, or of a newer one: its ${MANIFEST} cannot be read.`,
+      `${archive} is not a backup of scripts/cluster, or is one of a newer version: its ${MANIFEST} cannot be read.`,
       {
         cause: error,
       },
@@ -83,7 +83,7 @@ export async function unpack(archive: string, directory: string): Promise<Manife
   }
   const wrong = compare(manifest.files, await hashes(directory));
   if (wrong.length > 0)
-    throw new Error(`${archive} is not what was packed. Nothing was restored.\n${wrong.join("\n")}`);
+    throw new Error(`${archive} differs from what was packed. Nothing was restored.\n${wrong.join("\n")}`);
   return manifest;
 }
 
@@ -95,8 +95,6 @@ export function compare(
   return [...new Set([...Object.keys(said), ...Object.keys(there)])].sort().flatMap((path) => {
     if (!(path in there)) return [`  ${path} is missing`];
     if (!(path in said)) return [`  ${path} is not in the manifest`];
-    return said[path] === there[path]
-      ? []
-      : [`  ${path} has another content than its SHA-256 in the manifest`];
+    return said[path] === there[path] ? [] : [`  ${path} does not match its SHA-256 in the manifest`];
   });
 }

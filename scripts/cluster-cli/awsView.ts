@@ -43,11 +43,11 @@ async function askFrom(
   const unasked = (reason: string, fix: string): Finding[] => [
     {
       machine: name,
-      what: `AWS cannot be asked from it where it leads the VIP, and whose packets it checks: ${reason}`,
+      what: `it cannot ask AWS where the VIP's routes lead and which packets AWS checks: ${reason}`,
       fix,
     },
   ];
-  const journal = `scripts/cluster ssh ${name} -- journalctl -u cosyvoice-vip-mover; it needs its instance profile with its role's rights (pulumi up), and a way to the API of EC2`;
+  const journal = `scripts/cluster ssh ${name} -- journalctl -u cosyvoice-vip-mover; it needs its instance profile with the rights of its role (pulumi up), and access to the EC2 API`;
   const expected = { ...expectedOfAws(inventory), port: inventory.servicePort ?? inventory.port };
   const { command, text } = programWithInput(director, "vip-mover.py", ["check", paths.vipMoverConfig]);
   try {

@@ -107,7 +107,7 @@ export async function bench(
     : await execa("python3", ["-c", start, ...args], { input, reject: false, timeout: timeout * 1000 });
   const log = parseLog(stdout.split("\n"));
   if (exitCode !== 0 || !log.whole)
-    throw new Error(`The load client broke off (exit code ${exitCode}): ${stderr.trim()}`);
+    throw new Error(`The load client failed (exit code ${exitCode}): ${stderr.trim()}`);
   return summarise(log, client?.name ?? null, Math.max(1, sources.length));
 }
 

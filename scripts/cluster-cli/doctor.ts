@@ -105,7 +105,7 @@ export async function diagnose(
           : {
               machine: name,
               what: `cannot be looked at: ${(error as Error).message}`,
-              fix: `scripts/cluster ssh ${name}, and see what its disk, its memory and python3 are at`,
+              fix: `scripts/cluster ssh ${name}, and check its disk, its memory and python3`,
             },
       );
     }
@@ -165,7 +165,7 @@ export async function applyLayers(
 
 /** What the notes are, and that nobody has to get up for them. */
 const NOTES =
-  "For your information, nothing has to be done: what else listens on the machines, and is not of the service.\n" +
+  "For your information, nothing has to be done: other programs that listen on the machines, and are not part of the service.\n" +
   "Helpers of NFS (rpc.mountd, rpc.statd, rpcbind) belong there. Look at what you do not know: ssh MACHINE ss -tlnp";
 
 /** A diagnosis for people. */
@@ -215,7 +215,7 @@ export async function compareLayers(
       failed.push({
         machine: machine.name,
         what: `${layer.resource} cannot be compared: ${last}`,
-        fix: "pulumi up, which brings the machine the applier of this version",
+        fix: "pulumi up, which installs this version's applier on the machine",
       });
       continue;
     }
@@ -236,20 +236,20 @@ export async function compareLayers(
 export function judge({ name }: InventoryMachine, { disks, filters }: Examination): Finding[] {
   const open = filters.map(({ unit, table }) => ({
     machine: name,
-    what: `its packet filter (${table}) is not in force: something else has flushed the rules, and everybody is let in`,
+    what: `its packet filter (${table}) is not in force: something else has flushed its rules, so all traffic is let in`,
     fix: `scripts/cluster ssh ${name} -- systemctl restart ${unit}; then see what did it: nftables.service, ufw, firewalld`,
   }));
   const full = disks.flatMap((disk): Finding[] => {
     if ("error" in disk) {
       const fix =
-        "see that the storage machine is on and exports it; what hangs goes on by itself when it is back";
+        "check that the storage machine is on and exports it; what hangs continues by itself when it is back";
       return [{ machine: name, what: `${disk.path}: ${disk.error}`, fix }];
     }
     const { path, free, size } = disk;
     if (free > Math.min(FREE.bytes, size * FREE.share)) return [];
     const what = `${path} is nearly full: ${gigabytes(free)} of ${gigabytes(size)} are free`;
     const fix = path.endsWith("/outputs")
-      ? "service.outputs.days or service.outputs.quota has old results removed"
+      ? "set service.outputs.days or service.outputs.quota, which removes old results"
       : "journalctl --vacuum-size=200M, apt-get clean";
     return [{ machine: name, what, fix }];
   });

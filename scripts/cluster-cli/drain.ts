@@ -85,7 +85,7 @@ export async function drain(
     await runAsRoot(machine, ssh, `rm -f ${DRAIN_FILE}`);
     throw new Error(
       `${waiting.join(" and ")} still ${waiting.length > 1 ? "send" : "sends"} ${name} new connections after ${limits.pool} s, so the drain was taken back.\n` +
-        `A drain is announced at /readyz, which only loadBalancer.check.kind poller and http follow, and by an app that knows drains (is the last deployment older than that?). Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
+        `Directors learn of a drain from /readyz: that takes loadBalancer.check.kind poller or http, and a deployed app that is new enough to know drains. Otherwise: scripts/cluster status, and stop cosyvoice.service on ${name} when it has no connections.`,
     );
   }
   const left = (await untilIdle(inventory, machine, ssh, options.wait, limits.answer, progress)) ?? null;
@@ -170,7 +170,7 @@ function refuseLast(status: ClusterStatus, name: string, force: boolean): void {
   const { realServers, holder } = status;
   if (holder === null) {
     throw new Error(
-      `Not drained: no single director that can be reached holds the VIP, so who else serves is not known (scripts/cluster status). With --force it is drained all the same.`,
+      `Not drained: no single director that can be reached holds the VIP, so who else serves is not known (scripts/cluster status). --force drains it anyway.`,
     );
   }
   const self = realServers.find((server) => server.name === name);

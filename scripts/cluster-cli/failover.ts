@@ -60,7 +60,7 @@ export async function failover(
   const lacking = served(holding).filter((address) => !served(standby).includes(address));
   if (lacking.length > 0 && !force) {
     throw new Error(
-      `Not moved: ${standby.name} sends nothing to ${lacking.join(", ")}, which ${holder} does. See why (scripts/cluster doctor), or say --force.`,
+      `Not moved: ${standby.name} sends nothing to ${lacking.join(", ")}, but ${holder} does. Find out why (scripts/cluster doctor), or use --force.`,
     );
   }
   progress.show(`${holder} gives the VIP to ${standby.name}`);
@@ -72,7 +72,7 @@ export async function failover(
     if (now === standby.name) return { holder: standby.name, standby: holding.name, lacking };
     if (passed > LIMIT)
       throw new Error(
-        `${now ?? "Nobody"} holds the VIP after ${LIMIT} s, and ${standby.name} should (journalctl -u keepalived).`,
+        `${now ?? "Nobody"} holds the VIP after ${LIMIT} s, but ${standby.name} should (journalctl -u keepalived).`,
       );
     await sleep(500);
   }

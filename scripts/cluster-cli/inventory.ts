@@ -79,8 +79,8 @@ export function parseInventory(text: string, stack: string): Inventory {
   if (error === undefined) return data;
   const paths = error.issues.map(({ path }) => path.join(".") || "all of it");
   throw new Error(
-    `The state of "${stack}" does not say all that has to be known of its machines by this scripts/cluster (${paths.join(", ")}): ` +
-      `another version deployed it. Check that one out, or bring the machines to this one: scripts/preview --stack ${stack}, then pulumi up.`,
+    `The state of "${stack}" does not have all facts about its machines that are needed here (${paths.join(", ")}): ` +
+      `another version deployed it. Check out that version, or deploy this one: scripts/preview --stack ${stack}, then pulumi up.`,
   );
 }
 

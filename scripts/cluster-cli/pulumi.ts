@@ -115,15 +115,15 @@ async function run<T extends Options>(
 const hints: readonly (readonly [RegExp, string])[] = [
   [
     /passphrase must be set/,
-    "Pulumi has not the passphrase by which the stack's secrets are encrypted: export PULUMI_CONFIG_PASSPHRASE_FILE=FILE, with the path of a file that has it.",
+    "Pulumi does not have the passphrase that encrypts the stack's secrets: export PULUMI_CONFIG_PASSPHRASE_FILE=FILE, with the path of a file that holds it.",
   ],
   [
     /PULUMI_ACCESS_TOKEN must be set for login/,
-    "Pulumi is not logged in to where states are kept: pulumi login --local, or wherever yours are.",
+    "Pulumi is not logged in to a state backend: run pulumi login --local, or log in to yours.",
   ],
   [
     /no stack named '([^']*)' found/,
-    "There is no such stack where Pulumi is logged in (pulumi stack ls): pulumi stack init makes it.",
+    "The backend that Pulumi is logged in to has no such stack (pulumi stack ls): pulumi stack init creates it.",
   ],
 ];
 

@@ -111,7 +111,7 @@ function before(all: readonly ReleaseStatus[], nodes: number): ReleaseStatus {
   if (fitting.length > 1) {
     const list = fitting.map(({ digest, activeOn }) => `${digest} (active on ${activeOn.join(", ")})`);
     throw new Error(
-      `Not gone back: the real servers run different releases, so which one was before is not clear. Say --to one of: ${list.join(", ")}.`,
+      `Not gone back: the real servers run different releases, so the previous one is not clear. Give --to one of: ${list.join(", ")}.`,
     );
   }
   const found =

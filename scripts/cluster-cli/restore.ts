@@ -60,7 +60,7 @@ export async function restore(
     const manifest = await unpack(archive, directory);
     if (manifest.stack !== stack)
       throw new Error(
-        `${archive} is a backup of the stack "${manifest.stack}", and this is "${stack}": say --stack ${manifest.stack}.`,
+        `${archive} is a backup of the stack "${manifest.stack}", and not of "${stack}": give --stack ${manifest.stack}.`,
       );
     const parts = partsOf(manifest, only);
     const plans: PartPlan[] = [];
@@ -133,7 +133,7 @@ async function planState(stack: string, directory: string, progress: ProgressLin
   const then = JSON.parse(await readFile(join(directory, PARTS.state), "utf8")) as State;
   const now = await exportState(stack).catch((error: Error) => {
     throw new Error(
-      `The state of "${stack}" cannot be compared (${error.message}). Where the stack is gone: pulumi stack init ${stack}, with the passphrase that it had.`,
+      `The state of "${stack}" cannot be compared (${error.message}). If the stack is gone, run pulumi stack init ${stack} with its old passphrase.`,
     );
   });
   return { part: "state", ...compareStates(now, then) };

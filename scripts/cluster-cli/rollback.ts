@@ -45,7 +45,7 @@ export async function clearRollback(session: Session, yes: boolean): Promise<Out
   const announcement =
     pin === undefined
       ? `No release is pinned. Active: ${was}. Deploying the one in app/.`
-      : `Pinned: ${pin}. Active: ${was}. Taking the pin away and deploying the release in app/.`;
+      : `Pinned: ${pin}. Active: ${was}. Removing the pin and deploying the release in app/.`;
   return deploy(session, file, { announcement, was, yes });
 }
 

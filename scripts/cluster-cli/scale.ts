@@ -47,7 +47,7 @@ export async function scale(
     );
     if (serving.length > 0 && serving.every(({ name }) => goes.some((other) => other.name === name)))
       throw new Error(
-        `Not scaled: ${serving.map(({ name }) => name).join(", ")} would go, and of those that stay none serves (scripts/cluster status).`,
+        `Not scaled: ${serving.map(({ name }) => name).join(", ")} would be removed, and none of the others serves (scripts/cluster status).`,
       );
   }
   progress.clear();
@@ -93,7 +93,7 @@ export function resize(
   if (platform === "aws") {
     if (add.length > 0 || remove.length > 0)
       throw new Error(
-        "On aws the program makes the machines, and the last ones go first: leave --add and --remove out.",
+        "On aws the program creates the machines and removes the last ones first: leave --add and --remove out.",
       );
     file.set(["aws", "realServers", "count"], count);
     return;
@@ -111,7 +111,7 @@ export function resize(
     );
   if (surplus > 0 && (remove.length > 0 || coming.length > 0))
     throw new Error(
-      `${have.length} less ${remove.length} and ${coming.length} more are ${count + surplus} real servers, and not ${count}.`,
+      `${have.length} real servers, ${remove.length} fewer and ${coming.length} more, are ${count + surplus} and not ${count}.`,
     );
   const going = new Set([...remove, ...have.slice(have.length - surplus)]);
   // From the end, so that the places of the others stay.
@@ -143,13 +143,13 @@ export function announce(before: ClusterConfig, after: ClusterConfig): string {
 function clients(before: ClusterConfig, after: ClusterConfig): string {
   const { scheduler } = after.loadBalancer;
   if (scheduler !== "mh")
-    return `clients: the scheduler ${scheduler} has new connections go to all who serve then.`;
+    return `clients: the scheduler ${scheduler} spreads new connections over all real servers that serve then.`;
   // IPVS puts each one that is added before the others.
   const inKernel = ({ realServers, port }: ClusterConfig) =>
     realServers.map(({ address, weight }) => ({ address, port, weight })).reverse();
   const moved = shareThatMoves(inKernel(before), inKernel(after));
   const how = peersOn(after)
-    ? "their sessions are passed on to where they are"
-    : "without peerKey a session on the page does not move along";
+    ? "requests of their sessions are forwarded to the real server that has the session"
+    : "without peerKey a session on the page is lost";
   return `clients: new connections of ${(100 * moved).toFixed(0)} % go to another real server; ${how}.`;
 }

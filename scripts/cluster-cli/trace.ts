@@ -116,7 +116,7 @@ async function collect(machine: InventoryMachine, process: RemoteProcess): Promi
     const { exitCode, stdout, stderr } = await process.end();
     if (exitCode === 0) return parseCapture(machine.name, stdout);
     if (exitCode === NO_TCPDUMP)
-      return `${machine.name} has no tcpdump, and nothing is installed unasked: scripts/cluster ssh ${machine.name} -- apt-get install tcpdump`;
+      return `${machine.name} has no tcpdump. To install it: scripts/cluster ssh ${machine.name} -- apt-get install tcpdump`;
     return `${machine.name} could not be listened on: ${stderr.trim().split("\n").at(-1)}`;
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;

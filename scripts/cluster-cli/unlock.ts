@@ -25,13 +25,13 @@ export async function unlock(
   if (backend === undefined) {
     if (!force) {
       say(`The state of "${stack}" is kept at ${url}, whose locks cannot be read from here.`);
-      say("pulumi names the holder when it refuses to run. See that nobody deploys, then:");
+      say("pulumi names the holder when it refuses to run. Make sure that nobody is deploying, then run:");
       say(`  scripts/cluster unlock --stack ${stack} --force     (it runs pulumi cancel)`);
       return "refused";
     }
     const cancelled = await runPulumi(stack, ["cancel", "--yes"]);
     if (cancelled.exitCode !== 0) throw new Error(`pulumi cancel: ${lastLine(cancelled)}`);
-    say(`pulumi cancel has lifted what was at ${url}.`);
+    say(`pulumi cancel has lifted the lock at ${url}.`);
   } else {
     const locks = await readLocks(backend, projectOf(), stack);
     const judged = locks.map((lock) => [lock, judge(lock)] as const);
@@ -63,12 +63,12 @@ async function repair(stack: string, state: State, say: (line: string) => void):
   const foreign = pending.filter(({ resource }) => !isCommand(resource.type));
   if (foreign.length > 0) {
     const names = foreign.map(({ resource }) => nameOf(resource.urn)).join(", ");
-    say(`Not settled, since it may exist without pulumi knowing of it: ${names}.`);
-    say(`Look for it where it would be, then: pulumi refresh --stack ${stack}, which asks about each.`);
+    say(`Not settled, because pulumi may not know that it exists: ${names}.`);
+    say(`Look whether it exists, then run pulumi refresh --stack ${stack}, which asks about each.`);
     return;
   }
   await importState(stack, settled(state, pending));
-  say("The next up does it again, whatever it had come to: pulumi up");
+  say("The next pulumi up does it again, however far it had got.");
 }
 
 /** A key in a resource's `environment` that no program of ours reads; it makes the next `up` run the command again. */

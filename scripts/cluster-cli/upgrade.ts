@@ -105,13 +105,13 @@ export function announce(
     stays(node) ? "stays as it is" : "staged, then in its turn",
   ]);
   const words = [
-    ...(wanted.ref === undefined ? [] : [`The engine goes to ${wanted.ref} of CosyVoice.`]),
-    ...(wanted.pin === undefined ? [] : [`The pinned release ${wanted.pin} is let go.`]),
+    ...(wanted.ref === undefined ? [] : [`The engine changes to ${wanted.ref} of CosyVoice.`]),
+    ...(wanted.pin === undefined ? [] : [`The pinned release ${wanted.pin} is unpinned.`]),
     ...(before.every(stays)
       ? []
       : [
           `At most ${wanted.parallel} of ${before.length} are out of the pool at a time.`,
-          "One that does not come up goes back by itself, and the others are not tried.",
+          "One that does not come up goes back by itself, and the rest are left alone.",
         ]),
   ];
   const table = columns([["REAL SERVER", "RUNS", "WILL RUN", ""], ...rows]);

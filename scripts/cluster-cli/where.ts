@@ -86,7 +86,7 @@ export function renderWhere({ client, director, scheduler, realServer, connectio
     `${name ?? "a machine that this stack does not know"} (${address})`;
   const goes =
     scheduler !== "mh"
-      ? `Where a new connection of ${client} goes depends on what came before: the scheduler is ${scheduler}, and only mh can be computed.`
+      ? `Where a new connection of ${client} goes depends on earlier connections: the scheduler is ${scheduler}, and only mh can be computed.`
       : realServer === null
         ? "Nowhere: no real server has a weight."
         : `${client} goes to ${machine(realServer)}, by the table of ${director}.`;

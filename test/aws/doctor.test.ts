@@ -93,7 +93,7 @@ describe("scripts/cluster doctor, on aws", () => {
       "director-1": [1, "", traceback],
       "director-2": new UnreachableError("director-2", "10.20.0.11", "no answer within 90 s", hint),
     });
-    const unasked = "AWS cannot be asked from it where it leads the VIP, and whose packets it checks";
+    const unasked = "it cannot ask AWS where the VIP's routes lead and which packets AWS checks";
     assert.deepEqual(findings, [
       disk,
       `director-1: ${unasked}: NoCredentialsError: Unable to locate credentials`,

@@ -59,7 +59,7 @@ describe("scripts/cluster upgrade", () => {
     assert.equal(await running("rs-3"), before);
     const forward = await script("cluster", "upgrade", "--yes");
     assert.equal(forward.exitCode, 0, forward.output);
-    assert.match(forward.output, /The pinned release \w{16} is let go/);
+    assert.match(forward.output, /The pinned release \w{16} is unpinned/);
     assert.doesNotMatch(await readFile(configFile, "utf8"), /release:/);
     assert.equal(await running("rs-3"), before);
     await untilWell(60);
@@ -165,7 +165,7 @@ describe("scripts/cluster backup and restore", () => {
     assert.equal(exitCode, 2);
     assert.match(
       output,
-      /is not what was packed\. Nothing was restored\.\n {2}stack\.yaml has another content/,
+      /differs from what was packed\. Nothing was restored\.\n {2}stack\.yaml does not match its SHA-256/,
     );
   });
 });

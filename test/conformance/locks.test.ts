@@ -194,7 +194,7 @@ describe("a killed pulumi", () => {
   it("is not looked for on a stack that does not exist", async () => {
     const { code, text } = await ended(script("cluster", folder, ["unlock", "--stack", "nowhere"]));
     assert.equal(code, 2, text);
-    assert.match(text, /There is no such stack where Pulumi is logged in \(pulumi stack ls\)/);
+    assert.match(text, /The backend that Pulumi is logged in to has no such stack \(pulumi stack ls\)/);
     assert.doesNotMatch(text, /is not locked/);
   });
 

@@ -91,7 +91,7 @@ describe("scripts/cluster", () => {
       assert.equal(without.exitCode, 1);
       assert.match(
         without.output,
-        new RegExp(`${node} has no tcpdump, and nothing is installed unasked: .* apt-get install tcpdump`),
+        new RegExp(`${node} has no tcpdump. To install it: .* apt-get install tcpdump`),
       );
       assert.match(without.output, /client → director-\d /);
     } finally {

@@ -199,7 +199,7 @@ describe("scripts/cluster upgrade", () => {
     );
     assert.match(text, /^rs-1 +aaaa +bbbb +staged, then in its turn$/m);
     assert.match(text, /^rs-2 +bbbb, CosyVoice cccccccccccc +bbbb +stays as it is$/m);
-    assert.match(text, /The pinned release aaaa is let go\./);
+    assert.match(text, /The pinned release aaaa is unpinned\./);
     assert.match(text, /At most 1 of 2 are out of the pool at a time/);
   });
   it("ends with what each one ran and runs", () => {
@@ -262,7 +262,7 @@ describe("scripts/cluster scale", () => {
     [
       "numbers that do not fit",
       [2, ["rs-4=192.168.1.104"], ["rs-1"]],
-      /3 less 1 and 1 more are 3 real servers, and not 2/,
+      /3 real servers, 1 fewer and 1 more, are 3 and not 2/,
     ],
     ["one that is not there", [2, [], ["rs-9"]], /There is no real server rs-9. There are: rs-1, rs-2, rs-3/],
     ["what is no machine", [4, ["rs-4"]], /--add "rs-4" is not NAME=ADDRESS/],
@@ -278,7 +278,7 @@ describe("scripts/cluster scale", () => {
     // A third was rs-3's; the hash moves few besides.
     const share = Number(/new connections of (\d+) %/.exec(text)?.[1]);
     assert.ok(share >= 30 && share <= 40, text);
-    assert.match(text, /their sessions are passed on/);
+    assert.match(text, /requests of their sessions are forwarded/);
   });
   it("counts the clients that move as a preview does, in the kernel's order", () => {
     const more = (count: number) => {
@@ -305,7 +305,7 @@ describe("scripts/cluster scale", () => {
     );
     assert.match(
       announceScale(config(file), config(file)),
-      /the scheduler wlc has new connections go to all/,
+      /the scheduler wlc spreads new connections over all/,
     );
   });
 });

@@ -543,7 +543,7 @@ describe("scripts/cluster rollback", () => {
     const nodes = [node("rs-1", [A, B], A, B), node("rs-2", [A, B], B, A)];
     assert.throws(
       () => chooseRelease(nodes),
-      /Say --to one of: bbbb.* \(active on rs-2\), aaaa.* \(active on rs-1\)/,
+      /Give --to one of: bbbb.* \(active on rs-2\), aaaa.* \(active on rs-1\)/,
     );
     assert.equal(chooseRelease(nodes, "a").digest, A);
   });

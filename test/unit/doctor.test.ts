@@ -99,7 +99,7 @@ describe("scripts/cluster doctor", () => {
     const said = renderDiagnosis({ findings: [], notes, differing: new Map() }, 2);
     assert.match(
       said,
-      /^.*Nothing found.*\n\nFor your information, nothing has to be done: what else listens(.*\n)+.*- storage: rpc\.mountd listens/,
+      /^.*Nothing found.*\n\nFor your information, nothing has to be done: other programs that listen(.*\n)+.*- storage: rpc\.mountd listens/,
     );
     assert.doesNotMatch(
       renderDiagnosis({ findings: [], notes: [], differing: new Map() }, 2),

@@ -89,7 +89,7 @@ describe("scripts/cluster failover", () => {
     pair.lacking = ["10.0.0.2"];
     await assert.rejects(
       move(pair),
-      /Not moved: director-2 sends nothing to 10\.0\.0\.2, which director-1 does/,
+      /Not moved: director-2 sends nothing to 10\.0\.0\.2, but director-1 does/,
     );
     assert.match(
       renderFailedOver(await move(pair, true)),
