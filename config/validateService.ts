@@ -64,7 +64,7 @@ export function checkApp(draft: Draft, report: Report): void {
   if (source !== undefined && ref !== undefined && isPlainPath(source) && !isCommit(ref)) {
     report(
       ["app", "ref"],
-      "is a branch or a tag, but app.source is a path: it may stand for another commit on each real server",
+      "is a branch or a tag, but app.source is a path: it may stand for a different commit on each real server",
       "write the commit's 40 hexadecimal digits: git rev-parse HEAD in the checkout prints them",
     );
   }

@@ -55,7 +55,7 @@ async function deploy(progress: Progress): Promise<void> {
   if (exitCode !== 0) {
     throw new LabError(
       `pulumi up failed (exit code ${exitCode}).`,
-      (await stack.locked()) ?? "Its own words are above. scripts/lab up tries again.",
+      (await stack.locked()) ?? "Its own messages are above. scripts/lab up tries again.",
     );
   }
 }

@@ -116,7 +116,7 @@ export class Vm {
     if (freemem() < vmMemory * 1.1 * 2 ** 20) {
       throw new LabError(
         `The lab's virtual machine needs ${vmMemory} MiB of memory, ${Math.floor(freemem() / 2 ** 20)} MiB are free.`,
-        "Close something, then run this again.",
+        "Close other programs, then run this again.",
       );
     }
     await rm(this.consoleLog, { force: true });

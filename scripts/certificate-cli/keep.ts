@@ -50,7 +50,9 @@ export async function keepCertificate(
     const issued = await issue(serverName);
     const [mistake] = certificateMistakes(issued, serverName, now());
     if (mistake !== undefined)
-      throw new Error(`What was issued is of no use: ${mistake.secret} ${mistake.message}.`);
+      throw new Error(
+        `The certificate that was issued cannot be used: ${mistake.secret} ${mistake.message}.`,
+      );
     certificate = issued.certificate;
     await stack.setSecret("tlsKey", issued.key);
     await stack.setSecret("tlsCertificate", certificate);

@@ -51,7 +51,7 @@ export async function change(
   if (!(await deploy(stack, json))) {
     console.error(
       namingStack(
-        `\nThe deployment failed; its words are above. ${file.path} says what was wanted: pulumi up tries again. Back: ${back}`,
+        `\nThe deployment failed; its messages are above. ${file.path} has the new values: pulumi up tries again. To go back: ${back}`,
         stack,
       ),
     );

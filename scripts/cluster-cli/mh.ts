@@ -112,7 +112,7 @@ function hash(value: number, key: bigint): number {
 
 function number(address: string): number {
   const parsed = parseIPv4(address);
-  if (parsed === undefined) throw new Error(`"${address}" is no IPv4 address.`);
+  if (parsed === undefined) throw new Error(`"${address}" is not an IPv4 address.`);
   return parsed;
 }
 

@@ -169,7 +169,7 @@ function disturbanceIn({ layer, step, before, after }: LayerStep): Disturbance[]
     return [
       {
         effect: removalOf(layer, before).effect,
-        because: [`its layer ${layer} is taken away and made anew`],
+        because: [`its layer ${layer} is removed and created again`],
       },
     ];
   }
@@ -180,7 +180,7 @@ function disturbanceIn({ layer, step, before, after }: LayerStep): Disturbance[]
     {
       effect: "nothing",
       because: [
-        step.op === "create" ? `gets its layer ${layer}` : `its layer ${layer} is known when it is deployed`,
+        step.op === "create" ? `gets its layer ${layer}` : `its layer ${layer} is known only at deployment`,
       ],
     },
   ];

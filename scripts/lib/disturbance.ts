@@ -53,7 +53,7 @@ export function disturbanceOf(layer: string, before: Manifest | undefined, after
   return {
     effect: effectOf(after, [...restarts.keys(), ...stopped], [...reloads.keys()]),
     // Such as another way to ask for a turn.
-    because: because.length > 0 ? because : ["is applied anew, and finds nothing to change"],
+    because: because.length > 0 ? because : ["is applied again, and finds nothing to change"],
   };
 }
 

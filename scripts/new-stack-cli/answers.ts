@@ -73,14 +73,14 @@ export function readAnswers(texts: Texts): { answers: Answers } | { problems: Pr
   const text = (key: string): string => {
     const question = wanted.find((one) => one.key === key);
     const value = (texts[key] ?? (question && fallbackOf(question, texts)))?.trim();
-    if (value === undefined) report(key, "is missing", `say ${question?.flag}`);
+    if (value === undefined) report(key, "is missing", `give ${question?.flag}`);
     else if (question?.choices !== undefined && !question.choices.includes(value))
-      report(key, `is not one of ${question.choices.join(", ")}`, `say ${question.flag}`);
+      report(key, `is not one of ${question.choices.join(", ")}`, `give ${question.flag}`);
     return value ?? "";
   };
   const number = (key: string): number => {
     const value = text(key);
-    if (value !== "" && !/^\d{1,6}$/.test(value)) report(key, "is no number", "write a whole number");
+    if (value !== "" && !/^\d{1,6}$/.test(value)) report(key, "is not a number", "write a whole number");
     return Number(value);
   };
   const parts = (key: string) =>

@@ -52,7 +52,7 @@ export async function showHostKeys(
       objections.push({
         machine: name,
         what: `no SSH server answers at ${address}:${port}${reason ? ` (${reason})` : ""}`,
-        fix: "see that it is on and can be reached from here, or name a --jump-host",
+        fix: "check that it is on and can be reached from here, or name a --jump-host",
       });
       return;
     }

@@ -128,7 +128,7 @@ export function judgeSurvey(
   const say = (what: string, fix: string, machine: string | null = name) =>
     objections.push({ machine, what, fix });
   if (!survey.root)
-    say(`${user} is not root there`, "log in as root, or as one who may sudo without a password");
+    say(`${user} is not root there`, "log in as root, or as a user who may use sudo without a password");
   if (!SYSTEMS.includes(survey.system))
     say(`runs ${survey.system}`, `the program is made for ${SYSTEMS.join(" and ")}`);
   if (survey.interface === undefined)
@@ -141,13 +141,13 @@ export function judgeSurvey(
     if (survey.gpus.length === 0)
       say(
         "has no NVIDIA GPU, or no driver for it",
-        "install the driver (Debian: nvidia-driver) and see that nvidia-smi lists it, or say --engine cpu",
+        "install the driver (Debian: nvidia-driver) and check that nvidia-smi lists it, or use --engine cpu",
       );
     // A card of 8 GiB says a little less.
     else if (memory < gpuNeeded * 0.95)
       say(
         `has a GPU with ${memory.toFixed(1)} GiB of memory, and the engine needs ${gpuNeeded}`,
-        "use a larger one, or say --engine cpu",
+        "use a larger GPU, or --engine cpu",
       );
   }
   const { seenFrom = "" } = survey;
@@ -165,7 +165,7 @@ export function judgeSurvey(
   else if (survey.vipAt !== undefined)
     say(
       `${survey.vipAt} answers for the VIP ${vip} on ${name}'s segment`,
-      "choose an address that nobody has, outside any DHCP range",
+      "choose an address that nobody uses, outside any DHCP range",
       null,
     );
   return objections;

@@ -92,7 +92,9 @@ function folded(diff: string, room: number): string {
     `${fence}diff`,
     shown,
     fence,
-    ...(whole ? [] : ["", "It goes on: the whole is in the log of the run that wrote this."]),
+    ...(whole
+      ? []
+      : ["", "The rest is left out here: the log of the run that wrote this has the whole diff."]),
     "</details>",
   ].join("\n");
 }
@@ -128,8 +130,8 @@ function remarks({ machines, clients, drained, maxUnavailable, others }: BlastRa
   return [
     ...clients.map(({ service, scheduler, moved }) =>
       moved === null
-        ? `Clients of ${service}: with the scheduler ${scheduler} it cannot be computed who meets another real server.`
-        : `Clients of ${service} that meet another real server for good: ${percent(moved)}.`,
+        ? `Clients of ${service}: with the scheduler ${scheduler} it cannot be computed which clients move to another real server.`
+        : `Clients of ${service} that move to another real server for good: ${percent(moved)}.`,
     ),
     ...(drains.length > 0
       ? [
@@ -142,7 +144,7 @@ function remarks({ machines, clients, drained, maxUnavailable, others }: BlastRa
       : []),
     ...(vip
       ? [
-          "keepalived restarts: the VIP changes hands once, the standby first, so that it moves for a fraction of a second.",
+          "keepalived restarts, on the standby first: the VIP moves once, and is away for a fraction of a second.",
         ]
       : []),
     ...others

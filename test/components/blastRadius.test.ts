@@ -213,7 +213,7 @@ describe("the blast radius", () => {
     );
     const found = blastRadius(steps);
     assert.equal(summary(found)["rs-1"], "restart");
-    assert.equal(because(found, "rs-1"), "its layer real-server is taken away and made anew");
+    assert.equal(because(found, "rs-1"), "its layer real-server is removed and created again");
   });
 
   it("names what the cloud loses, and the machine that is replaced there", () => {

@@ -50,7 +50,7 @@ describe("a preview of a stack that is deployed", () => {
         );
       for (const name of ["director-1", "director-2", "storage"])
         assert.match(text, new RegExp(`^${name} +nothing$`, "m"));
-      assert.match(text, /that meet another real server for good: none\.$/m);
+      assert.match(text, /that move to another real server for good: none\.$/m);
       assert.match(text, /3 real servers are drained, at most 1 at a time: .* up to 3\d % of the clients/);
     });
 

@@ -118,7 +118,7 @@ describe("scripts/certificate", () => {
     const { stack, done } = stackWith({});
     await assert.rejects(
       keep(stack, () => made(90, "other.example.org")),
-      /What was issued is of no use: tlsCertificate is for/,
+      /The certificate that was issued cannot be used: tlsCertificate is for/,
     );
     await assert.rejects(
       keep(stack, () => Promise.reject(new Error("made up"))),

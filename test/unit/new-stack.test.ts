@@ -245,7 +245,7 @@ describe("scripts/new-stack", () => {
         "--acme-dns is only for --https acme",
         "--mail-server is only for --alert-mail",
         "--vip is missing",
-        "--port is no number",
+        "--port is not a number",
         "--engine is not one of cpu, cosyvoice",
         "--server-name is missing",
         "--certificate is missing",

@@ -141,7 +141,7 @@ describe("a preview", () => {
   it("fits into a comment", () => {
     const long = renderMarkdown("example", previewed({ diff: `${"+ a line of a new file\n".repeat(5000)}` }));
     assert.ok(long.length < 65_536, `${long.length}`);
-    assert.match(long, /It goes on: the whole is in the log/);
+    assert.match(long, /The rest is left out here: the log/);
   });
 
   it("is not taken for the end of its own fence", () => {

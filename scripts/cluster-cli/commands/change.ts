@@ -13,7 +13,7 @@ export function changeCommands(program: Command): void {
     .option("--ref <ref>", "for the engine cosyvoice: commit, tag or branch of CosyVoice to set as app.ref")
     .option("--yes", "do not ask")
     .option("--json", "print JSON: what each real server runs")
-    .description("deploy the speech app of this checkout, one real server after the other")
+    .description("deploy the speech app of this checkout to every real server, in turn")
     .action(({ ref, yes = false, json = false }: { ref?: string; yes?: boolean; json?: boolean }) =>
       within(program, (session) => upgrade(session, { ref, yes, json })),
     );
