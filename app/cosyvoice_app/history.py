@@ -61,8 +61,10 @@ _NAMES_SECONDS = 60.0
 _AT_ONCE = 100
 # Pause, in seconds, after the share was away while they were.
 _ADOPT_AGAIN = 60.0
-# So many entries without a result are removed at a time.
+# So many entries without a result are removed at a time, and none that is younger than so many seconds: this
+# node may only not see yet what another one has made.
 _MOST_REMOVED = 50
+_SETTLED = 300.0
 
 _ENTRY = re.compile(r"([0-9]{13})-([0-9a-f]{32}\.wav)")
 
@@ -177,7 +179,7 @@ class History:
     def _latest(self, folder: Path, count: int) -> list[Result]:
         until = time.monotonic() + _LISTING_SECONDS
         found: dict[str, Result] = {}
-        gone = []
+        gone, refreshed = [], False
         # That a folder was not there is remembered by this node's NFS client for half a minute, and a first
         # result may come from another node meanwhile. To open what is above it is to ask again.
         for above in (folder.parent.parent, folder.parent):
@@ -189,14 +191,14 @@ class History:
             if name in found:
                 continue
             result = self._outputs.describe(name)
-            if result is None and not gone:
+            if result is None and not refreshed:
                 # This node may have looked for it in vain before another one made it; see claims.py.
                 refresh(self._outputs.directory)
-                result = self._outputs.describe(name)
-            if result is None:
-                gone.append(folder / entry)
-            else:
+                result, refreshed = self._outputs.describe(name), True
+            if result is not None:
                 found[name] = result
+            elif _is_settled(entry):
+                gone.append(folder / entry)
         _remove_all(gone)
         return list(found.values())
 
@@ -217,7 +219,7 @@ class History:
                 for entry, name in _entries(folder):
                     if time.monotonic() > until:
                         return
-                    if not (self._outputs.directory / name).exists():
+                    if _is_settled(entry) and not (self._outputs.directory / name).exists():
                         (folder / entry).unlink(missing_ok=True)
                 with suppress(OSError):  # not empty
                     folder.rmdir()
@@ -231,6 +233,11 @@ def _entries(folder: Path) -> list[tuple[str, str]]:
         return []
     found = [(match[0], match[2]) for match in map(_ENTRY.fullmatch, names) if match]
     return sorted(found, reverse=True)
+
+
+def _is_settled(entry: str) -> bool:
+    """Whether an entry has been there so long that every node must see what it is of."""
+    return time.time() - int(entry[:13]) / 1000 > _SETTLED
 
 
 def _remove_all(entries: Iterable[Path]) -> None:

@@ -84,7 +84,10 @@ def test_an_owner_sees_their_own_from_all_nodes_newest_first(tmp_path: Path) -> 
     assert not [path for path in tmp_path.rglob("*") if "me" in path.name or "you" in path.name]
 
 
-def test_a_removed_result_disappears_and_so_does_its_entry(tmp_path: Path) -> None:
+def test_a_removed_result_disappears_and_so_does_its_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosyvoice_app.history._SETTLED", -1.0)
     (store,) = histories(tmp_path)
 
     async def work() -> None:
@@ -94,6 +97,25 @@ def test_a_removed_result_disappears_and_so_does_its_entry(tmp_path: Path) -> No
         os.unlink(tmp_path / result_name({"seed": 2}))
         assert seeds(await store.latest("me", 9)) == [1]
         assert len(entries(tmp_path)) == 1
+
+    run(work)
+
+
+def test_a_result_that_is_not_seen_yet_is_listed_later(tmp_path: Path) -> None:
+    (store,) = histories(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    async def work() -> None:
+        name = made(elsewhere, 1)
+        await store.add("me", name)
+        assert await store.latest("me", 9) == []
+        for part in range(256):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("random.randrange", lambda count, part=part: part)
+                await store.sweep()
+        os.rename(elsewhere / name, tmp_path / name)
+        assert seeds(await store.latest("me", 9)) == [1]
 
     run(work)
 
@@ -198,7 +220,10 @@ async def make(store: History, seed: int) -> str:
     return name
 
 
-def test_everybody_sees_what_any_node_made_newest_first_and_each_once(tmp_path: Path) -> None:
+def test_everybody_sees_what_any_node_made_newest_first_and_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosyvoice_app.history._SETTLED", -1.0)
     first, second = histories(tmp_path, 2, shared=True)
 
     async def work() -> None:
@@ -285,6 +310,7 @@ def test_nothing_is_listed_for_everybody_where_everybody_is_shown_their_own(tmp_
 
 
 def test_a_sweep_removes_what_nobody_comes_back_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosyvoice_app.history._SETTLED", -1.0)
     (store,) = histories(tmp_path)
 
     async def work() -> None:
