@@ -179,22 +179,19 @@ class History:
     def _latest(self, folder: Path, count: int) -> list[Result]:
         until = time.monotonic() + _LISTING_SECONDS
         found: dict[str, Result] = {}
-        gone, refreshed = [], False
-        # That a folder was not there is remembered by this node's NFS client for half a minute, and a first
-        # result may come from another node meanwhile. To open what is above it is to ask again.
-        for above in (folder.parent.parent, folder.parent):
+        gone = []
+        # That a folder or a result was not there is remembered by this node's NFS client for half a minute,
+        # and the first one may come from another node meanwhile. To open what is above it is to ask again: of
+        # a new share also the folder of all histories.
+        for above in reversed(folder.relative_to(self._outputs.directory).parents):
             with suppress(FileNotFoundError):
-                refresh(above)
+                refresh(self._outputs.directory / above)
         for entry, name in _entries(folder):
             if len(found) >= count or time.monotonic() > until:
                 break
             if name in found:
                 continue
             result = self._outputs.describe(name)
-            if result is None and not refreshed:
-                # This node may have looked for it in vain before another one made it; see claims.py.
-                refresh(self._outputs.directory)
-                result, refreshed = self._outputs.describe(name), True
             if result is not None:
                 found[name] = result
             elif _is_settled(entry):

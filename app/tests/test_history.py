@@ -202,9 +202,9 @@ def test_an_entry_is_not_given_up_before_the_share_was_asked_anew(
     async def work() -> None:
         await store.add("me", made(tmp_path, 1))
         assert seeds(await store.latest("me", 9)) == [1]
-        # What holds the list, from above, and then what holds the result.
+        # From above: what holds the result and, on a new share, the folder of all histories.
         (folder,) = (tmp_path / "history").iterdir()
-        assert asked == [tmp_path / "history", folder, tmp_path]
+        assert asked == [tmp_path, tmp_path / "history", folder]
 
     run(work)
 
