@@ -13,7 +13,18 @@ import pytest
 HOST = pathlib.Path(__file__).resolve().parent.parent
 APPLY = HOST / "apply.py"
 
-namespaces = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode == 0
+
+def allowed(option):
+    """Whether this computer lets us have namespaces of our own: by an option of unshare, such as -rn."""
+    return subprocess.run(["unshare", option, "true"], capture_output=True, check=False).returncode == 0
+
+
+namespaces = allowed("-rnm")
+needs_mounts = pytest.mark.skipif(not allowed("-rm"), reason="this computer forbids mount namespaces")
+needs_network = pytest.mark.skipif(not allowed("-rn"), reason="this computer forbids network namespaces")
+needs_network_and_mounts = pytest.mark.skipif(
+    not namespaces, reason="this computer forbids network and mount namespaces"
+)
 # Of tests that run the real keepalived, in a network of their own.
 needs_keepalived = pytest.mark.skipif(
     not namespaces or shutil.which("keepalived", path="/usr/sbin:/usr/bin") is None,

@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import APPLY, Machine
+from conftest import APPLY, Machine, needs_mounts
 
 CONF, OTHER = "/etc/demo/demo.conf", "/etc/demo/other.conf"
 
@@ -1004,10 +1004,7 @@ def test_a_removal_that_cannot_finish_says_so_and_can_be_run_again(machine):
     assert machine.state("demo.service") == {"active": "inactive", "enabled": "disabled"}
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0,
-    reason="this computer forbids mount namespaces",
-)
+@needs_mounts
 def test_a_mount_point_is_neither_changed_nor_purged(machine):
     manifest = {
         "layer": "test",

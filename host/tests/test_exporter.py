@@ -16,7 +16,7 @@ import threading
 import time
 
 import pytest
-from conftest import needs_keepalived
+from conftest import needs_keepalived, needs_network
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("exporter", HOST / "exporter.py")
@@ -268,10 +268,7 @@ print(json.dumps(counts))
 """
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0,
-    reason="this computer forbids network namespaces",
-)
+@needs_network
 def test_every_arrival_of_the_vip_is_counted_however_short_it_stayed(tmp_path):
     (tmp_path / "watch.py").write_text(WATCHED)
     run = subprocess.run(

@@ -12,17 +12,9 @@ import tarfile
 import zipfile
 
 import pytest
+from conftest import needs_mounts, needs_network
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
-
-
-def allowed(*options):
-    result = subprocess.run(["unshare", *options, "true"], capture_output=True, check=False)
-    return result.returncode == 0
-
-
-needs_mounts = pytest.mark.skipif(not allowed("-rm"), reason="this computer forbids mount namespaces")
-needs_network = pytest.mark.skipif(not allowed("-rn"), reason="this computer forbids network namespaces")
 
 
 def shell(program, *options, stdin=""):

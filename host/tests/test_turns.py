@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from conftest import AS_NOBODY, NOBODY, needs_root
+from conftest import AS_NOBODY, NOBODY, needs_network_and_mounts, needs_root
 
 HOST = pathlib.Path(__file__).resolve().parent.parent
 VIP, PORT = "192.0.2.100", 7860
@@ -570,10 +570,7 @@ if what == "keep":
 """
 
 
-@pytest.mark.skipif(
-    subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False).returncode != 0,
-    reason="this computer forbids network namespaces",
-)
+@needs_network_and_mounts
 @pytest.mark.parametrize(
     ("beside", "said"),
     [

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import needs_network_and_mounts
 
 GUARD = pathlib.Path(__file__).resolve().parent.parent / "vrrp-guard.py"
 SPEC = importlib.util.spec_from_file_location("vrrp_guard", GUARD)
@@ -361,13 +362,6 @@ def test_called_wrongly():
 # -- the real thing: two namespaces and a cable
 
 
-def allowed():
-    result = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, check=False)
-    return result.returncode == 0
-
-
-needs_network = pytest.mark.skipif(not allowed(), reason="this computer forbids network namespaces")
-
 # Sends ten adverts a second, as keepalived does (VRRPv3): SOURCE DESTINATION ROUTER PRIORITY TTL.
 SENDER = r"""
 import socket, struct, sys, time
@@ -433,7 +427,7 @@ def without_ipvsadm(lines):
     return [line for line in lines if not line.startswith("ipvsadm ")]
 
 
-@needs_network
+@needs_network_and_mounts
 @pytest.mark.parametrize(
     ("multicast", "to"), [(False, "192.0.2.11"), (True, "224.0.0.18")], ids=["unicast", "multicast"]
 )
@@ -454,7 +448,7 @@ def test_the_vip_is_taken_off_when_the_own_adverts_stop_and_the_peers_begin(cabl
     assert len(lines) == 3
 
 
-@needs_network
+@needs_network_and_mounts
 def test_what_does_not_speak_for_the_peer_takes_nothing(cable):
     program = """
         vip; guard & sleep 0.5
@@ -471,7 +465,7 @@ def test_what_does_not_speak_for_the_peer_takes_nothing(cable):
     assert (lines[0], lines[-1]) == ("foreign has", "peer has not")
 
 
-@needs_network
+@needs_network_and_mounts
 def test_where_a_router_lies_between_them_the_time_to_live_says_nothing(cable):
     program = """
         vip; guard & sleep 0.5
@@ -481,7 +475,7 @@ def test_where_a_router_lies_between_them_the_time_to_live_says_nothing(cable):
     assert without_ipvsadm(cable(program, routed=True))[-1] == "routed has not"
 
 
-@needs_network
+@needs_network_and_mounts
 def test_only_what_this_director_itself_sends_are_its_adverts(cable):
     program = """
         ip address add 192.0.2.14/24 dev here
@@ -497,7 +491,7 @@ def test_only_what_this_director_itself_sends_are_its_adverts(cable):
     assert without_ipvsadm(cable(program, multicast=True))[-1] == "impostors has not"
 
 
-@needs_network
+@needs_network_and_mounts
 def test_an_address_beside_the_vip_stays(cable):
     program = """
         ip address add 192.0.2.99/32 dev here label here:vip
