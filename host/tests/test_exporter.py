@@ -67,7 +67,10 @@ def smi(tmp_path, monkeypatch):
     program.write_text(SMI)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    return program
+    yield program
+    # What was killed for its time is still dying, and would be taken for the next test's.
+    while exporter.stuck:
+        exporter.stuck.popitem()[1].wait()
 
 
 class Log:
